@@ -1,0 +1,1 @@
+"""Asynchronous model-based reinforcement learning: collect, model and improve at the same time."""

@@ -1,0 +1,1 @@
+"""Pure updates: imagination, advantages, policy improvement. No threads, no configuration."""

@@ -1,0 +1,1 @@
+"""Figures of finished runs, read from MLflow alone."""

@@ -1,0 +1,1 @@
+"""The learned dynamics: ensemble, normalisation, transition buffer, early stopping, training."""

@@ -1,0 +1,1 @@
+"""Tasks: bodies, observations, and rewards defined once for reality and imagination."""

@@ -1,0 +1,1 @@
+"""When and where workers run: channels, schedule, gate, clocks, trace, backends."""

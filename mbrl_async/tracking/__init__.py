@@ -1,0 +1,1 @@
+"""What a run tells: the one writer to MLflow, the live display."""

@@ -1,0 +1,103 @@
+"""The values that cross module borders, with their shapes.
+
+Shape letters, used everywhere: T control steps of a trajectory, R rollouts imagined at once,
+M ensemble members, B batch, O observation size, A action size.
+Arrays and tensors are float32 unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Metrics = dict[str, float]
+"""One number a name; names are listed in docs/metrics.md."""
+
+Parameters = Mapping[str, Tensor]
+"""What one worker publishes for another: named tensors, as `torch.nn.Module.state_dict` gives them."""
+
+FloatArray = NDArray[np.float32]
+
+
+class NonFiniteError(ValueError):
+    """A loss, a return or a parameter is NaN or infinite."""
+
+
+class Interrupted(Exception):  # noqa: N818  (it is no error)
+    """The run is over: raised inside a worker's step, which is then dropped without a trace."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What the learners need to know of a task.
+
+    Actions are normalised: a policy acts in [-1, 1], the task maps that onto its actuators.
+    """
+
+    observation_size: int
+    action_size: int
+    horizon: int
+    """Control steps of a trajectory."""
+    control_period: float
+    """Seconds between two control steps of the real system."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One real trajectory of T control steps, hence T transitions."""
+
+    observations: FloatArray  # (T + 1, O)
+    actions: FloatArray  # (T, A), as the policy sampled them: the task executes `clip_action(actions)`
+    rewards: FloatArray  # (T,)
+    policy_version: int
+    """Version of the policy that acted; 0 is the uniformly random one that acts before there is any."""
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return len(self.rewards)
+
+    @property
+    def undiscounted_return(self) -> float:
+        """Sum of the T rewards."""
+        return float(self.rewards.sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """N independent transitions, with actions as they were executed (clipped)."""
+
+    observations: Tensor  # (N, O)
+    actions: Tensor  # (N, A)
+    next_observations: Tensor  # (N, O)
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+
+def clip_action(action: Tensor) -> Tensor:
+    """The action that is executed, in reality and in imagination alike: limited to [-1, 1]."""
+    return action.clamp(-1.0, 1.0)
+
+
+def transitions_of(trajectory: Trajectory, device: torch.device | str = "cpu") -> Transitions:
+    """The T transitions of a trajectory of T steps."""
+    observations = torch.as_tensor(trajectory.observations, device=device)
+    actions = clip_action(torch.as_tensor(trajectory.actions, device=device))
+    return Transitions(observations[:-1], actions, observations[1:])
+
+
+def require_finite(value: Tensor | float, what: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        NonFiniteError: `what` in a sentence that also says what to try.
+    """
+    if not bool(torch.isfinite(torch.as_tensor(value)).all()):
+        remedy = "lower the learning rate or the policy's step size, or look at the rewards"
+        raise NonFiniteError(f"{what} is not finite: {remedy}.")

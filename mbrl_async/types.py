@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,12 +25,43 @@ Parameters = Mapping[str, Tensor]
 FloatArray = NDArray[np.float32]
 
 
+class Clock(Protocol):
+    """What a worker sees of the outside: the time, and whether the run is over."""
+
+    def now(self) -> float:
+        """Seconds since the run started."""
+
+    def sleep_until(self, deadline: float) -> None:
+        """Return when `now()` has reached `deadline`, at once if it has.
+
+        Raises:
+            Interrupted: the run is over.
+        """
+
+    def check(self) -> None:
+        """Call often in a long computation.
+
+        Raises:
+            Interrupted: the run is over.
+        """
+
+
 class NonFiniteError(ValueError):
     """A loss, a return or a parameter is NaN or infinite."""
 
 
 class Interrupted(Exception):  # noqa: N818  (it is no error)
     """The run is over: raised inside a worker's step, which is then dropped without a trace."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step of one worker did."""
+
+    metrics: Metrics
+    trajectories: int = 0
+    env_steps: int = 0
+    """Control steps of the real system."""
 
 
 @dataclass(frozen=True)

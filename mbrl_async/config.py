@@ -1,0 +1,187 @@
+"""Refuses, before a run starts, every configuration that cannot be meant, in one sentence a mistake.
+
+The values live in `conf/`. What they may be is said where they are used: in the signature of the component that
+`_target_` names, and for the settings of the run in `Settings` below.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    create_model,
+)
+
+STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message is for the user."""
+
+
+class Pace(BaseModel):
+    """How fast the real system's time passes."""
+
+    model_config = STRICT
+    factor: NonNegativeFloat
+
+
+class TorchThreads(BaseModel):
+    """Threads within one operation of torch, for each worker."""
+
+    model_config = STRICT
+    collect: PositiveInt
+    learn_model: PositiveInt
+    improve_policy: PositiveInt
+
+
+class Tracking(BaseModel):
+    """Where the run is recorded."""
+
+    model_config = STRICT
+    uri: str
+    experiment: str
+
+
+class Settings(BaseModel):
+    """The settings of a run, besides those of its components."""
+
+    model_config = STRICT
+    seed: NonNegativeInt
+    device: Literal["cpu", "cuda"]
+    pace: Pace
+    torch_threads: TorchThreads
+    matmul_precision: Literal["highest", "high", "medium"]
+    tracking: Tracking
+    # Numbers that the schedule refers to, and the costs that the simulated backend refers to: checked there.
+    iteration: dict[str, PositiveInt] = {}
+    simulated: dict[str, Any] = {}
+    # Components: checked against the signature of their _target_.
+    env: dict[str, Any]
+    dynamics: dict[str, Any]
+    policy: dict[str, Any]
+    algorithm: dict[str, Any]
+    schedule: dict[str, Any]
+    backend: dict[str, Any]
+    stop: dict[str, Any]
+
+
+def validate(cfg: DictConfig) -> Settings:
+    """Check the whole composed configuration.
+
+    Raises:
+        ConfigError: a misspelt key, a wrong type, or an impossible value.
+    """
+    try:
+        container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"The configuration cannot be resolved: {_first_line(error)}") from error
+    settings = _checked(Settings, "", container)
+    _refuse_unread(cfg, "iteration", "schedule")
+    _refuse_unread(cfg, "simulated", "backend")
+    for key, node in _components(container):
+        _check_component(key, node)
+    return settings
+
+
+def build(node: DictConfig, **arguments: Any) -> Any:
+    """Instantiate a component, with its own complaints as `ConfigError`."""
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        cause = error.__cause__
+        raise ConfigError(str(cause) if isinstance(cause, ValueError) else str(error)) from error
+
+
+def _components(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every dictionary with a `_target_`, with its dotted key."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield key, node
+        for name, child in node.items():
+            yield from _components(child, f"{key}.{name}" if key else name)
+
+
+def _check_component(key: str, node: dict[str, Any]) -> None:
+    target = _imported(key, node["_target_"])
+    arguments = {name: value for name, value in node.items() if not name.startswith("_")}
+    _checked(_argument_model(target, arguments), key, arguments)
+
+
+def _imported(key: str, target: str) -> Any:
+    try:
+        return get_object(target)
+    except Exception as error:  # whatever a user's module raises when it is imported
+        raise ConfigError(f"{key}._target_={target} cannot be imported ({_first_line(error)}): correct it.") from error
+
+
+def _argument_model(target: Any, arguments: Mapping[str, Any]) -> type[BaseModel]:
+    """A model of those of the target's arguments that are configured; the others are supplied when it is built."""
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = get_type_hints(function, include_extras=True)
+    names = [
+        name
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    plain = {name for name in names if name in arguments and not _is_component(arguments[name])}
+    fields: dict[str, Any] = {name: (hints.get(name, Any) if name in plain else Any, None) for name in names}
+    return create_model("Arguments", __config__=STRICT, **fields)
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _checked(model: type[Model], key: str, values: Any) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        sentences = [_sentence(key, each, list(model.model_fields)) for each in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(sentences))) from None
+
+
+def _sentence(prefix: str, error: Mapping[str, Any], known: Sequence[str]) -> str:
+    location = [str(part) for part in error["loc"]]
+    parent, name = ".".join([prefix, *location[:-1]]).strip("."), location[-1]
+    key = f"{parent}.{name}".strip(".")
+    if error["type"] == "missing":
+        return f"{key} is missing: give it a value."
+    if error["type"] == "extra_forbidden":
+        return f"{key}={error['input']} is no setting of {parent or 'the configuration'}: {_alternatives(name, known)}."
+    requirement = error["msg"].replace("Input should", "it should")
+    return f"{key}={error['input']} cannot be used: {requirement}."
+
+
+def _alternatives(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+
+
+def _refuse_unread(cfg: DictConfig, owner: str, reader: str) -> None:
+    """Refuse keys of `owner` that nothing in `reader` refers to."""
+    if owner not in cfg:
+        return
+    text = str(OmegaConf.to_container(cfg[reader], resolve=False))
+    for name in cfg[owner]:
+        if f"${{{owner}.{name}}}" not in text:
+            raise ConfigError(f"{owner}.{name}={cfg[owner][name]} is read by nobody: this {reader} has no such number.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,81 @@
+"""What every task is: a reset, a control step, and one reward for reality and imagination alike."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbrl_async.types import FloatArray, TaskSpec
+
+
+class Task(Protocol):
+    """A real system with a fixed horizon and no termination.
+
+    One episode reads:
+
+        observation = task.reset(generator)
+        for _ in range(task.spec.horizon):
+            observation, reward = task.step(policy(observation))
+
+    A task holds the state of one episode, so two users need two tasks.
+    """
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Sizes, horizon and control period."""
+
+    def reset(self, generator: np.random.Generator) -> FloatArray:
+        """Start an episode from a state drawn with `generator`, whatever happened before.
+
+        Returns:
+            The first observation, (O,).
+        """
+
+    def step(self, action: FloatArray) -> tuple[FloatArray, float]:
+        """Act for one control period.
+
+        Args:
+            action: As a policy sampled it, (A,); it is limited by `clip_action` and mapped onto the actuators' range.
+
+        Returns:
+            The next observation, (O,), and the reward.
+
+        Raises:
+            RuntimeError: No episode was started.
+            ValueError: The action has a wrong shape or is not finite.
+            NonFiniteError: The system left the range in which it can be simulated.
+        """
+
+    def reward(self, observations: Tensor, actions: Tensor, next_observations: Tensor, /) -> Tensor:
+        """Reward of many transitions at once; `step` asks here too, so there is no second definition.
+
+        Args:
+            observations: Before the step, (..., O), on any device.
+            actions: As executed, hence within [-1, 1], (..., A).
+            next_observations: After the step, (..., O).
+
+        Returns:
+            (...), in the precision of the observations.
+        """
+
+    def close(self) -> None:
+        """Give back what the task holds outside Python."""
+
+
+def start_observations(task: Task, count: int, generator: np.random.Generator) -> Tensor:
+    """Independent draws of the real reset distribution, where imagined rollouts start.
+
+    Ends the episode that `task` is in: use a task of your own, not the collector's.
+
+    Returns:
+        (count, O).
+
+    Raises:
+        ValueError: `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count={count} start observations cannot be drawn: ask for at least 1.")
+    return torch.from_numpy(np.stack([task.reset(generator) for _ in range(count)]))  # (count, O)

@@ -1,0 +1,71 @@
+"""How workers hand results to each other: two channels, and no other way.
+
+`Latest` carries parameters, of which only the newest matter. `Stream` carries trajectories, each delivered once, in
+order, none lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mbrl_async.types import Parameters
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """Published parameters. Readers copy what they want to change: the tensors are shared by all of them."""
+
+    version: int
+    """1 for the first that was published."""
+    parameters: Parameters
+
+
+class Latest:
+    """Holds the newest parameters that somebody published."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: Versioned | None = None
+
+    def put(self, parameters: Parameters) -> None:
+        """Publish a snapshot: the tensors are copied, so their owner may go on changing them."""
+        snapshot = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+        with self._lock:
+            version = 1 if self._newest is None else self._newest.version + 1
+            self._newest = Versioned(version, snapshot)
+
+    def get(self) -> Versioned | None:
+        """The newest snapshot; None before the first."""
+        with self._lock:
+            return self._newest
+
+
+class Stream(Generic[Item]):
+    """Delivers every item once, in the order of arrival. Items are values that nobody changes any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._items: list[Item] = []
+        self._delivered = 0
+
+    def put(self, item: Item) -> None:
+        """Append an item."""
+        with self._lock:
+            self._items.append(item)
+
+    def drain(self) -> list[Item]:
+        """Take everything that has come since the last call; empty if nothing has."""
+        with self._lock:
+            items = self._items[self._delivered :]
+            self._delivered = len(self._items)
+            return items
+
+    @property
+    def history(self) -> list[Item]:
+        """Everything that ever came, delivered or not."""
+        with self._lock:
+            return list(self._items)

@@ -1,0 +1,70 @@
+"""The schedule behind a lock, for workers that run concurrently."""
+
+from __future__ import annotations
+
+import threading
+
+from mbrl_async.runtime.state import RunState
+from mbrl_async.runtime.stop import StopSignal
+from mbrl_async.runtime.worker import Worker
+from mbrl_async.types import Clock, StepReport
+
+
+class Gate:
+    """Lets each worker begin a step when the schedule allows it, and takes in what it did."""
+
+    def __init__(self, state: RunState, clock: Clock, stop: StopSignal) -> None:
+        self._state = state
+        self._clock = clock
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._open = False
+        self._finished = 0
+        self._finished_at_entry: dict[str, int] = {}
+
+    def open(self) -> None:
+        """Let the first steps begin."""
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Send everybody home who waits, after the run's end was requested."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def enter(self, worker: str) -> bool:
+        """Wait until `worker` may begin a step; False: the run is over."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stop.ending is not None or (self._open and self._state.allowed(worker))
+            )
+            if self._stop.ending is not None:
+                return False
+            self._finished_at_entry[worker] = self._finished
+            self._state.begin(worker, self._clock.now())
+            return True
+
+    def finish(self, worker: str, start: float, step: Worker, report: StepReport) -> None:
+        """Publish and record a step.
+
+        Publishing belongs under the lock: it makes the trace's order the order of publication, and nothing is
+        published that the trace does not hold.
+        """
+        with self._changed:
+            self._state.finish(worker, start, self._clock.now(), step, report)
+            self._finished += 1
+            self._changed.notify_all()
+
+    def found_nothing(self, worker: str) -> None:
+        """`worker` had nothing to do; it tries again at once if somebody published while it looked."""
+        with self._changed:
+            if self._finished_at_entry[worker] == self._finished:
+                self._state.found_nothing(worker, self._clock.now())
+                self._changed.notify_all()
+
+    def fail(self, worker: str, error: Exception) -> None:
+        """`worker` raised `error`."""
+        with self._changed:
+            self._state.fail(worker, error)
+            self._changed.notify_all()

@@ -1,0 +1,124 @@
+"""When a worker may step: a cycle of phases. Synchronous and asynchronous runs differ in these numbers alone.
+
+Workers of one phase run concurrently, each up to its budget of steps. A phase ends when every worker in it has used up
+its budget or has nothing to do; then the next phase begins, for ever. `warm_up` phases come once, before the cycle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+COLLECT = "collect"
+LEARN_MODEL = "learn_model"
+IMPROVE_POLICY = "improve_policy"
+WORKERS = (COLLECT, LEARN_MODEL, IMPROVE_POLICY)
+
+Phase = Mapping[str, float]
+"""Worker -> most steps in this phase; infinity for no limit."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where in its schedule a run is."""
+
+    phase: int = 0
+    """Phases that are over."""
+    spent: Mapping[str, int] = field(default_factory=dict)
+    """Steps of each worker in the present phase."""
+    idle: frozenset[str] = frozenset()
+    """Workers that found nothing to do since somebody last published."""
+
+
+class Schedule:
+    """A pure description of when: no clock, no thread. The state of a run is in a `Progress` value.
+
+    Args:
+        warm_up: phases that come once.
+        cycle: phases that come again and again. An entry is either a phase, as in `{collect: 10}`, or a repeated
+            cycle, as in `{repeat: 25, cycle: [{learn_model: 1}, {improve_policy: 2}]}`.
+
+    Raises:
+        ValueError: an unknown worker, an impossible budget, or a cycle that never collects.
+    """
+
+    def __init__(self, *, warm_up: Sequence[Mapping[str, Any]], cycle: Sequence[Mapping[str, Any]]) -> None:
+        self._warm_up = _unroll("schedule.warm_up", warm_up)
+        self._cycle = _unroll("schedule.cycle", cycle)
+        if not any(COLLECT in phase for phase in self._cycle):
+            raise ValueError(
+                f"schedule.cycle={list(cycle)} never collects, so the run would not end: "
+                f"add a phase such as {{{COLLECT}: 10}}."
+            )
+
+    @property
+    def collects_without_limit(self) -> bool:
+        """Whether some phase lets the collector go on for ever."""
+        return any(math.isinf(phase.get(COLLECT, 0)) for phase in (*self._warm_up, *self._cycle))
+
+    def start(self) -> Progress:
+        """Before the first step."""
+        return Progress()
+
+    def allowed(self, progress: Progress) -> frozenset[str]:
+        """Workers that may be in a step now, those that are in one included."""
+        budgets = self._phase(progress.phase)
+        return frozenset(
+            worker
+            for worker, budget in budgets.items()
+            if progress.spent.get(worker, 0) < budget and worker not in progress.idle
+        )
+
+    def after(self, progress: Progress, worker: str, *, idle: bool) -> Progress:
+        """The progress after `worker` ended a step, or found nothing to do.
+
+        A finished step published something, so whoever was idle gets another chance.
+        """
+        if idle:
+            progress = Progress(progress.phase, progress.spent, progress.idle | {worker})
+        else:
+            spent = {**progress.spent, worker: progress.spent.get(worker, 0) + 1}
+            progress = Progress(progress.phase, spent, frozenset())
+        return progress if self.allowed(progress) else Progress(progress.phase + 1)
+
+    def _phase(self, number: int) -> Phase:
+        if number < len(self._warm_up):
+            return self._warm_up[number]
+        return self._cycle[(number - len(self._warm_up)) % len(self._cycle)]
+
+
+def _unroll(key: str, entries: Sequence[Mapping[str, Any]]) -> list[Phase]:
+    """Nested repeats as a flat list of phases."""
+    phases: list[Phase] = []
+    for entry in entries:
+        if "repeat" in entry:
+            phases += _repeated(key, entry)
+        else:
+            phases.append(_checked_phase(key, entry))
+    return phases
+
+
+def _repeated(key: str, entry: Mapping[str, Any]) -> list[Phase]:
+    times = entry["repeat"]
+    if set(entry) != {"repeat", "cycle"} or not isinstance(times, int) or times < 1:
+        raise ValueError(f"{key}: {dict(entry)} is no repeated cycle: write {{repeat: 10, cycle: [...]}}.")
+    return _unroll(key, entry["cycle"]) * times
+
+
+def _checked_phase(key: str, phase: Mapping[str, Any]) -> Phase:
+    if not phase:
+        raise ValueError(f"{key} has an empty phase: name a worker in it, or remove it.")
+    for worker, budget in phase.items():
+        if worker not in WORKERS:
+            raise ValueError(f"{key}: {worker}={budget} names no worker: use {', '.join(WORKERS)} or repeat.")
+        if not _is_budget(budget):
+            raise ValueError(f"{key}: {worker}={budget} is no number of steps: use 1, 2, ... or .inf.")
+    return dict(phase)
+
+
+def _is_budget(budget: Any) -> bool:
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)):
+        return False
+    return budget >= 1 and (math.isinf(budget) or float(budget).is_integer())

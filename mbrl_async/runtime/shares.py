@@ -1,0 +1,41 @@
+"""How each worker spends the run: busy, idle (nothing new to work on) or blocked (by the schedule)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from mbrl_async.types import Metrics
+
+Activity = Literal["busy", "idle", "blocked"]
+ACTIVITIES: tuple[Activity, ...] = ("busy", "idle", "blocked")
+
+
+class Shares:
+    """Adds up the seconds that each worker spent in each activity."""
+
+    def __init__(self, workers: Iterable[str]) -> None:
+        self._activity: dict[str, Activity] = dict.fromkeys(workers, "blocked")
+        self._seconds = {(activity, worker): 0.0 for activity in ACTIVITIES for worker in self._activity}
+        self._now = 0.0
+
+    def advance(self, now: float) -> None:
+        """Account for the time up to `now`, in seconds on the run's clock."""
+        for worker, activity in self._activity.items():
+            self._seconds[activity, worker] += now - self._now
+        self._now = now
+
+    def set(self, worker: str, activity: Activity) -> None:
+        """What `worker` does from now on."""
+        self._activity[worker] = activity
+
+    def busy(self, worker: str) -> bool:
+        """Whether `worker` is in a step."""
+        return self._activity[worker] == "busy"
+
+    def metrics(self) -> Metrics:
+        """`share/<activity>_<worker>`, of the run so far; the three of a worker add up to 1."""
+        return {
+            f"share/{activity}_{worker}": seconds / self._now if self._now > 0 else 0.0
+            for (activity, worker), seconds in self._seconds.items()
+        }

@@ -1,0 +1,153 @@
+"""One thread and a virtual clock: what a run would be with each worker on hardware of its own, without the waiting.
+
+A step pulls and computes at its virtual start and publishes at its virtual finish. It lasts as long as it slept on the
+clock (the collector sleeps from deadline to deadline) plus its cost: a given number of seconds, which makes the whole
+run repeatable bit for bit, or the computing time that this very step took on this machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+
+from mbrl_async.runtime.clock import VirtualClock
+from mbrl_async.runtime.schedule import IMPROVE_POLICY, LEARN_MODEL, Schedule
+from mbrl_async.runtime.state import RunState, RunSummary
+from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
+from mbrl_async.runtime.trace import Observer
+from mbrl_async.runtime.worker import Worker, WorkerMaker
+from mbrl_async.types import Interrupted, StepReport
+
+Cost = Annotated[float, Field(gt=0)] | Literal["measured"]
+LEARNERS = (LEARN_MODEL, IMPROVE_POLICY)
+
+
+@dataclass(frozen=True)
+class _StepInFlight:
+    start: float
+    finish: float
+    report: StepReport
+
+
+class Simulated:
+    """Runs all workers in one thread, each in its own virtual time.
+
+    Args:
+        torch_threads: worker -> threads that torch may use within one of its operations.
+        costs: seconds that a step of each learner lasts, or `measured`; one word for both will do.
+
+    Raises:
+        ValueError: a learner has no cost, or somebody who is no learner has one.
+    """
+
+    def __init__(
+        self, *, torch_threads: Mapping[str, PositiveInt], costs: Mapping[str, Cost] | Literal["measured"]
+    ) -> None:
+        self._torch_threads = torch_threads
+        self._costs = dict.fromkeys(LEARNERS, costs) if isinstance(costs, str) else dict(costs)
+        if set(self._costs) != set(LEARNERS):
+            raise ValueError(
+                f"simulated.costs={costs} must give {' and '.join(LEARNERS)} a cost each, and nobody else: "
+                "seconds a step, or measured."
+            )
+
+    def run(
+        self,
+        makers: Mapping[str, WorkerMaker],
+        schedule: Schedule,
+        rule: StopRule,
+        stop: StopSignal,
+        observer: Observer,
+    ) -> RunSummary:
+        """See `Backend`."""
+        clock = VirtualClock(stop)
+        state = RunState(schedule, rule, stop, observer)
+        simulation = _Simulation(clock, state, stop, rule, self._torch_threads, self._costs)
+        simulation.run(makers)
+        return state.summary(simulation.now)
+
+
+class _Simulation:
+    """One run of the simulated backend."""
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        state: RunState,
+        stop: StopSignal,
+        rule: StopRule,
+        torch_threads: Mapping[str, int],
+        costs: Mapping[str, float | str],
+    ) -> None:
+        self._clock = clock
+        self._state = state
+        self._stop = stop
+        self._limit = math.inf if rule.seconds is None else rule.seconds
+        self._torch_threads = torch_threads
+        self._costs = costs
+        self._workers: dict[str, Worker] = {}
+        self._in_flight: dict[str, _StepInFlight] = {}
+        self.now = 0.0
+
+    def run(self, makers: Mapping[str, WorkerMaker]) -> None:
+        """Until the run's end is requested."""
+        for name, make in makers.items():
+            self._attempt(name, self._make, make)
+        while self._stop.ending is None:
+            for name in makers:
+                if name not in self._in_flight and self._state.allowed(name) and self._stop.ending is None:
+                    self._attempt(name, self._begin)
+            if self._in_flight and self._stop.ending is None:
+                self._finish_next()
+
+    def _attempt(self, name: str, action: Callable[..., None], *arguments: object) -> None:
+        """A worker's exception ends the run, but not the program."""
+        torch.set_num_threads(self._torch_threads[name])
+        try:
+            action(name, *arguments)
+        except Interrupted:
+            pass
+        except Exception as error:
+            self._state.fail(name, error)
+
+    def _make(self, name: str, make: WorkerMaker) -> None:
+        self._workers[name] = make(self._clock)
+
+    def _begin(self, name: str) -> None:
+        """Compute a step now, in virtual time; it will be published when its duration is over."""
+        worker = self._workers[name]
+        self._clock.set(self.now)
+        self._state.begin(name, self.now)
+        computing = time.thread_time()
+        if not worker.pull():
+            self._state.found_nothing(name, self.now)
+            return
+        report = worker.step()
+        computing = time.thread_time() - computing
+        finish = self._clock.now() + self._cost(name, computing)
+        self._in_flight[name] = _StepInFlight(self.now, finish, report)
+
+    def _cost(self, name: str, computing: float) -> float:
+        """Seconds that a step takes besides what it slept; the collector computes within its control period."""
+        cost = self._costs.get(name, 0.0)
+        return computing if isinstance(cost, str) else cost
+
+    def _finish_next(self) -> None:
+        name = min(self._in_flight, key=lambda each: self._in_flight[each].finish)
+        step = self._in_flight.pop(name)
+        if step.finish > self._limit:
+            self.now = self._limit
+            self._stop.request(Ending.FINISHED)
+            return
+        self.now = step.finish
+        self._attempt(name, self._publish, step)
+
+    def _publish(self, name: str, step: _StepInFlight) -> None:
+        self._clock.set(step.finish)
+        self._state.finish(name, step.start, step.finish, self._workers[name], step.report)

@@ -1,0 +1,136 @@
+"""The state of a run, the same for every backend: progress in the schedule, counters, trace, staleness and shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mbrl_async.runtime.schedule import WORKERS, Schedule
+from mbrl_async.runtime.shares import Shares
+from mbrl_async.runtime.staleness import Staleness
+from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
+from mbrl_async.runtime.trace import Counters, Observer, StepRecord
+from mbrl_async.runtime.worker import Worker
+from mbrl_async.types import Metrics, StepReport
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """The exception that ended a run, and whose it was."""
+
+    worker: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended and what happened in it."""
+
+    ending: Ending
+    counters: Counters
+    records: list[StepRecord]
+    """Every step that counted, in the order in which they finished."""
+    failure: WorkerFailure | None = None
+    unresponsive: tuple[str, ...] = ()
+    """Workers that were still in a step when the run was given up."""
+
+
+class RunState:
+    """Keeps the books of one run. Not thread-safe: a concurrent backend guards it with a lock."""
+
+    def __init__(self, schedule: Schedule, rule: StopRule, stop: StopSignal, observer: Observer) -> None:
+        self._schedule = schedule
+        self._progress = schedule.start()
+        self._rule = rule
+        self._stop = stop
+        self._observer = observer
+        self._shares = Shares(WORKERS)
+        self._staleness = Staleness()
+        self._steps = dict.fromkeys(WORKERS, 0)
+        self._failure: WorkerFailure | None = None
+        self.counters = Counters()
+        self.records: list[StepRecord] = []
+
+    def allowed(self, worker: str) -> bool:
+        """Whether the schedule lets `worker` begin a step now."""
+        return worker in self._schedule.allowed(self._progress)
+
+    def begin(self, worker: str, now: float) -> None:
+        """`worker` begins to pull."""
+        self._shares.advance(now)
+        self._shares.set(worker, "busy")
+
+    def found_nothing(self, worker: str, now: float) -> None:
+        """`worker` pulled and had nothing to do."""
+        self._shares.advance(now)
+        self._progress = self._schedule.after(self._progress, worker, idle=True)
+        self._wait(worker)
+
+    def finish(self, worker: str, start: float, now: float, step: Worker, report: StepReport) -> None:
+        """Publish and record a step of `worker`, unless the run ended while it ran."""
+        self._shares.advance(now)
+        if self._stop.ending is not None:
+            self._wait(worker)
+            return
+        step.push()
+        self._steps[worker] += 1
+        record = StepRecord(worker, self._steps[worker], start, now, dict(step.pulled))
+        self.records.append(record)
+        self._staleness.publish(step.publishes, now)
+        self._count(record, report)
+        self._progress = self._schedule.after(self._progress, worker, idle=False)
+        self._wait(worker)
+        self._observer.on_step(record, self._metrics(record, report), self.counters)
+        if self._rule.reached(self.counters):
+            self._stop.request(Ending.FINISHED)
+
+    def fail(self, worker: str, error: Exception) -> None:
+        """`worker` raised: the first one that does ends the run."""
+        if self._failure is None:
+            self._failure = WorkerFailure(worker, error)
+        self._stop.request(Ending.FAILED)
+
+    def summary(self, now: float, unresponsive: tuple[str, ...] = ()) -> RunSummary:
+        """What remains of the run when it has ended, `now`.
+
+        Raises:
+            RuntimeError: nobody ended it.
+        """
+        if self._stop.ending is None:
+            raise RuntimeError("A run that goes on has no summary: request its end first.")
+        counters = replace(self.counters, seconds=now)
+        return RunSummary(self._stop.ending, counters, list(self.records), self._failure, unresponsive)
+
+    def _count(self, record: StepRecord, report: StepReport) -> None:
+        collected = record.finish - record.start if report.env_steps else 0.0
+        self.counters = Counters(
+            trajectories=self.counters.trajectories + report.trajectories,
+            env_steps=self.counters.env_steps + report.env_steps,
+            seconds=record.finish,
+            collection_seconds=self.counters.collection_seconds + collected,
+        )
+
+    def _wait(self, worker: str) -> None:
+        """`worker` is in no step now; for the others who wait, the reason may have changed, too."""
+        self._shares.set(worker, "blocked")
+        for each in WORKERS:
+            if not self._shares.busy(each):
+                self._shares.set(each, "idle" if each in self._progress.idle else "blocked")
+
+    def _metrics(self, record: StepRecord, report: StepReport) -> Metrics:
+        metrics = {f"{record.worker}/{name}": value for name, value in report.metrics.items()}
+        metrics |= self._staleness.metrics(record.pulled, record.finish)
+        if report.trajectories:
+            metrics |= self._run_metrics() | self._shares.metrics()
+        return metrics
+
+    def _run_metrics(self) -> Metrics:
+        counters = self.counters
+        metrics = {
+            "run/trajectories": float(counters.trajectories),
+            "run/env_steps": float(counters.env_steps),
+            "run/seconds": counters.seconds,
+            "run/collection_seconds": counters.collection_seconds,
+        }
+        if counters.collection_seconds > 0:
+            metrics["run/time_ratio"] = counters.seconds / counters.collection_seconds
+        return metrics

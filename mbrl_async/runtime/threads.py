@@ -1,0 +1,116 @@
+"""The default backend: a thread a worker, in real time."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveInt
+
+from mbrl_async.runtime.clock import WallClock
+from mbrl_async.runtime.gate import Gate
+from mbrl_async.runtime.schedule import COLLECT, Schedule
+from mbrl_async.runtime.state import RunState, RunSummary
+from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
+from mbrl_async.runtime.trace import Observer
+from mbrl_async.runtime.worker import WorkerMaker
+from mbrl_async.types import Interrupted
+
+POLL_SECONDS = 0.1
+"""How often the main thread looks for a signal or the end of the allowed seconds."""
+GRACE_SECONDS = 4.0
+"""How long workers may take to leave their step when the run is over; they look far more often."""
+
+
+class Threads:
+    """Runs each worker in a thread of its own.
+
+    Args:
+        torch_threads: worker -> threads that torch may use within one of its operations.
+        learner_niceness: how much lower the operating system ranks learners than the collector, which has deadlines
+            (0: equal; Linux only).
+    """
+
+    def __init__(
+        self, *, torch_threads: Mapping[str, PositiveInt], learner_niceness: Annotated[int, Field(ge=0, le=19)]
+    ) -> None:
+        self._torch_threads = torch_threads
+        self._learner_niceness = learner_niceness
+
+    def run(
+        self,
+        makers: Mapping[str, WorkerMaker],
+        schedule: Schedule,
+        rule: StopRule,
+        stop: StopSignal,
+        observer: Observer,
+    ) -> RunSummary:
+        """See `Backend`. The clock starts when every worker is made."""
+        clock = WallClock(stop)
+        state = RunState(schedule, rule, stop, observer)
+        gate = Gate(state, clock, stop)
+        made = threading.Semaphore(0)
+        threads = [
+            threading.Thread(target=self._work, args=(name, make, gate, clock, made), name=name, daemon=True)
+            for name, make in makers.items()
+        ]
+        for thread in threads:
+            thread.start()
+        _wait_until_made(len(threads), made, stop)
+        clock.start()
+        gate.open()
+        _wait_for_the_end(rule, clock, stop)
+        now = clock.now()
+        gate.close()
+        return state.summary(now, _join(threads, clock))
+
+    def _work(self, name: str, make: WorkerMaker, gate: Gate, clock: WallClock, made: threading.Semaphore) -> None:
+        try:
+            self._prepare_thread(name)
+            worker = make(clock)
+            made.release()
+            while gate.enter(name):
+                start = clock.now()
+                if worker.pull():
+                    gate.finish(name, start, worker, worker.step())
+                else:
+                    gate.found_nothing(name)
+        except Interrupted:
+            pass
+        except Exception as error:
+            gate.fail(name, error)
+
+    def _prepare_thread(self, name: str) -> None:
+        torch.set_num_threads(self._torch_threads[name])
+        if name != COLLECT and sys.platform == "linux":  # elsewhere a process has one priority for all its threads
+            own = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + self._learner_niceness)
+
+
+def _wait_until_made(workers: int, made: threading.Semaphore, stop: StopSignal) -> None:
+    while workers > 0 and stop.ending is None:
+        if made.acquire(timeout=POLL_SECONDS):
+            workers -= 1
+
+
+def _wait_for_the_end(rule: StopRule, clock: WallClock, stop: StopSignal) -> None:
+    limit = float("inf") if rule.seconds is None else rule.seconds
+    while stop.ending is None:
+        remaining = limit - clock.now()
+        if remaining <= 0:
+            stop.request(Ending.FINISHED)
+        else:
+            stop.wait(min(POLL_SECONDS, remaining))
+    stop.request(stop.ending)  # wakes workers that sleep, also after a signal
+
+
+def _join(threads: list[threading.Thread], clock: WallClock) -> tuple[str, ...]:
+    """Wait for the threads, within reason; the names of those that did not come."""
+    deadline = clock.now() + GRACE_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - clock.now()))
+    return tuple(thread.name for thread in threads if thread.is_alive())

@@ -1,0 +1,46 @@
+"""What a backend runs.
+
+Every backend runs every worker in the same loop, each where and when it thinks fit:
+
+    worker = make(clock)
+    while the schedule lets it:
+        if worker.pull():
+            report = worker.step()
+            worker.push()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from mbrl_async.types import Clock, StepReport
+
+
+class Worker(Protocol):
+    """A worker knows neither when nor where it runs; only `pull` and `push` touch channels."""
+
+    @property
+    def pulled(self) -> Mapping[str, int]:
+        """Channel -> version that the last `pull` got; for a stream, items taken so far."""
+
+    @property
+    def publishes(self) -> str:
+        """The channel that `push` writes to."""
+
+    def pull(self) -> bool:
+        """Take the newest inputs; False: nothing to do until somebody publishes."""
+
+    def step(self) -> StepReport:
+        """One trajectory, one epoch or one policy update, on local state alone.
+
+        Raises:
+            Interrupted: the run is over; the step does not count.
+        """
+
+    def push(self) -> None:
+        """Publish the result."""
+
+
+WorkerMaker = Callable[[Clock], Worker]
+"""Called where the worker will run."""

@@ -1,0 +1,119 @@
+"""The worker that acts in the real environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from pydantic import NonNegativeFloat
+
+from mbrl_async.envs.task import Task
+from mbrl_async.policies.gaussian_mlp import GaussianMLP
+from mbrl_async.runtime.channels import Latest, Stream
+from mbrl_async.types import Clock, FloatArray, Metrics, StepReport, Trajectory, require_finite
+from mbrl_async.workers.pacing import Pacer
+
+
+class Collector:
+    """One step: one trajectory with the newest policy, or uniformly random while there is none.
+
+    Args:
+        task: the real system, this worker's own.
+        policy: receives the published parameters.
+        policies: where they come from.
+        trajectories: where the trajectories go.
+        pace: control periods of the run per control period of the task: 1 is real time, 0 does not wait.
+        clock: the run's.
+        environment_generator: draws the starts of the episodes.
+        action_generator: draws the actions.
+    """
+
+    publishes = "trajectories"
+
+    def __init__(
+        self,
+        *,
+        task: Task,
+        policy: GaussianMLP,
+        policies: Latest,
+        trajectories: Stream[Trajectory],
+        pace: NonNegativeFloat,
+        clock: Clock,
+        environment_generator: np.random.Generator,
+        action_generator: torch.Generator,
+    ) -> None:
+        self._task = task
+        self._policy = policy
+        self._policies = policies
+        self._trajectories = trajectories
+        self._control_period = pace * task.spec.control_period
+        self._clock = clock
+        self._environment_generator = environment_generator
+        self._action_generator = action_generator
+        self._version = 0
+        self._collected: Trajectory | None = None
+
+    @property
+    def pulled(self) -> Mapping[str, int]:
+        """Version of the policy that acts; 0 is the random one."""
+        return {"policy": self._version}
+
+    def pull(self) -> bool:
+        """Take the newest policy; there is always something to collect."""
+        newest = self._policies.get()
+        if newest is not None and newest.version != self._version:
+            self._policy.load_state_dict(newest.parameters)
+            self._version = newest.version
+        return True
+
+    def step(self) -> StepReport:
+        """Collect one trajectory, each control step at its deadline.
+
+        Raises:
+            NonFiniteError: the return is not finite.
+        """
+        spec = self._task.spec
+        observations = np.empty((spec.horizon + 1, spec.observation_size), np.float32)
+        actions = np.empty((spec.horizon, spec.action_size), np.float32)
+        rewards = np.empty(spec.horizon, np.float32)
+        observations[0] = self._task.reset(self._environment_generator)
+        pacer = Pacer(self._clock, self._control_period)
+        for t in range(spec.horizon):
+            actions[t] = self._act(observations[t])
+            observations[t + 1], rewards[t] = self._task.step(actions[t])
+            pacer.wait()
+        trajectory = Trajectory(observations, actions, rewards, self._version)
+        require_finite(trajectory.undiscounted_return, f"The return of a trajectory with policy {self._version}")
+        self._collected = trajectory
+        return StepReport(_metrics(trajectory, pacer), trajectories=1, env_steps=trajectory.length)
+
+    def push(self) -> None:
+        """Hand the trajectory over."""
+        assert self._collected is not None, "push comes after step"
+        self._trajectories.put(self._collected)
+
+    @torch.no_grad()
+    def _act(self, observation: FloatArray) -> FloatArray:
+        """An action (A,) as sampled."""
+        size = self._task.spec.action_size
+        if self._version == 0:
+            action = 2 * torch.rand(size, generator=self._action_generator) - 1
+        else:
+            noise = torch.randn(size, generator=self._action_generator)
+            action = self._policy(torch.from_numpy(observation)).sample(noise)
+        array: FloatArray = action.numpy()
+        return array
+
+
+def _metrics(trajectory: Trajectory, pacer: Pacer) -> Metrics:
+    p50, p99, longest = np.percentile(1000 * np.asarray(pacer.lateness), (50, 99, 100))
+    return {
+        "return": trajectory.undiscounted_return,
+        "length": float(trajectory.length),
+        "policy_version": float(trajectory.policy_version),
+        "lateness_p50_ms": float(p50),
+        "lateness_p99_ms": float(p99),
+        "lateness_max_ms": float(longest),
+        "deadline_misses": float(pacer.misses),
+    }

@@ -1,0 +1,99 @@
+"""The worker that learns the dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from mbrl_async.dynamics.buffer import TransitionBuffer
+from mbrl_async.dynamics.early_stopping import EarlyStopping
+from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.training import EnsembleTrainer
+from mbrl_async.runtime.channels import Latest, Stream
+from mbrl_async.types import Clock, StepReport, Trajectory, transitions_of
+
+
+class ModelLearner:
+    """One step: one epoch of every member that still learns.
+
+    New trajectories make all members learn again; when validation has stopped all of them, there is nothing to do
+    until more trajectories come.
+
+    Args:
+        ensemble: what to train.
+        trainer: trains it.
+        early_stopping: says which members still learn.
+        buffer: keeps the transitions.
+        trajectories: where they come from.
+        models: where the ensemble goes.
+        clock: the run's.
+        device: where the buffer is.
+    """
+
+    publishes = "model"
+
+    def __init__(
+        self,
+        *,
+        ensemble: Ensemble,
+        trainer: EnsembleTrainer,
+        early_stopping: EarlyStopping,
+        buffer: TransitionBuffer,
+        trajectories: Stream[Trajectory],
+        models: Latest,
+        clock: Clock,
+        device: torch.device | str,
+    ) -> None:
+        self._ensemble = ensemble
+        self._trainer = trainer
+        self._early_stopping = early_stopping
+        self._buffer = buffer
+        self._trajectories = trajectories
+        self._models = models
+        self._clock = clock
+        self._device = device
+        self._taken = 0
+        self._epochs = 0
+
+    @property
+    def pulled(self) -> Mapping[str, int]:
+        """Trajectories taken so far."""
+        return {"trajectories": self._taken}
+
+    def pull(self) -> bool:
+        """Take every new trajectory; whether some member still learns."""
+        arrived = self._trajectories.drain()
+        for trajectory in arrived:
+            self._buffer.append(transitions_of(trajectory, self._device))
+        if arrived:
+            self._taken += len(arrived)
+            self._trainer.refit_normalisation(self._buffer)
+            self._early_stopping.restart()
+        return self._taken > 0 and bool(self._early_stopping.active.any())
+
+    def step(self) -> StepReport:
+        """Train for one epoch.
+
+        Raises:
+            Interrupted: the run is over.
+            NonFiniteError: a loss is not finite.
+        """
+        active = self._early_stopping.active
+        train_losses = self._trainer.epoch(self._buffer, active, self._clock.check)
+        validation_losses = self._trainer.validation_losses(self._buffer)
+        self._early_stopping.update(validation_losses)
+        self._epochs += 1
+        return StepReport(
+            {
+                "train_loss": float(train_losses.nanmean()),
+                "validation_loss": float(validation_losses.mean()),
+                "active_members": float(active.sum()),
+                "epochs": float(self._epochs),
+                "transitions": float(len(self._buffer)),
+            }
+        )
+
+    def push(self) -> None:
+        """Publish weights and normalisation."""
+        self._models.put(self._ensemble.state_dict())

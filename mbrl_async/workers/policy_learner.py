@@ -1,0 +1,94 @@
+"""The worker that improves the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
+from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.envs.task import Task, start_observations
+from mbrl_async.policies.gaussian_mlp import GaussianMLP
+from mbrl_async.runtime.channels import Latest
+from mbrl_async.types import Clock, StepReport
+
+
+class PolicyLearner:
+    """One step: one policy improvement in the newest model.
+
+    Args:
+        policy: what to improve.
+        ensemble: receives the published model.
+        improvement: the algorithm.
+        task: gives the reward function and the start states; this worker's own.
+        models: where the model comes from.
+        policies: where the policy goes.
+        clock: the run's.
+        environment_generator: draws the start states.
+        generator: draws everything else that is imagined, on the learner's device.
+    """
+
+    publishes = "policy"
+
+    def __init__(
+        self,
+        *,
+        policy: GaussianMLP,
+        ensemble: Ensemble,
+        improvement: ImaginedPolicyImprovement,
+        task: Task,
+        models: Latest,
+        policies: Latest,
+        clock: Clock,
+        environment_generator: np.random.Generator,
+        generator: torch.Generator,
+    ) -> None:
+        self._policy = policy
+        self._ensemble = ensemble
+        self._improvement = improvement
+        self._task = task
+        self._models = models
+        self._policies = policies
+        self._clock = clock
+        self._environment_generator = environment_generator
+        self._generator = generator
+        self._version = 0
+        self._updates = 0
+
+    @property
+    def pulled(self) -> Mapping[str, int]:
+        """Version of the model that imagines."""
+        return {"model": self._version}
+
+    def pull(self) -> bool:
+        """Take the newest model; False as long as there is none."""
+        newest = self._models.get()
+        if newest is None:
+            return False
+        if newest.version != self._version:
+            self._ensemble.load_state_dict(newest.parameters)
+            self._version = newest.version
+        return True
+
+    def step(self) -> StepReport:
+        """Improve the policy once.
+
+        Raises:
+            Interrupted: the run is over.
+            NonFiniteError: something imagined, or a parameter, is not finite.
+        """
+        metrics = self._improvement.improve(
+            self._policy, self._ensemble, self._task.reward, self._starts, self._generator, self._clock.check
+        )
+        self._updates += 1
+        return StepReport(metrics | {"updates": float(self._updates)})
+
+    def push(self) -> None:
+        """Publish the policy."""
+        self._policies.put(self._policy.state_dict())
+
+    def _starts(self, count: int) -> torch.Tensor:
+        """Start observations (count, O) on the learner's device."""
+        return start_observations(self._task, count, self._environment_generator).to(self._generator.device)

@@ -1,0 +1,138 @@
+"""Workers whose data carries its own invariant: a counter, so that lost, repeated and reordered data show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from mbrl_async.runtime.channels import Latest, Stream
+from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL
+from mbrl_async.runtime.trace import Counters, StepRecord
+from mbrl_async.runtime.worker import WorkerMaker
+from mbrl_async.types import Clock, Metrics, StepReport
+
+STEPS = 4  # control steps of a fake trajectory
+PERIOD = 0.25  # seconds of a fake control step: exact in binary, so that virtual times are, too
+
+
+@dataclass
+class Wires:
+    """The three channels, and everything that came out of the stream."""
+
+    trajectories: Stream[int] = field(default_factory=Stream)
+    models: Latest = field(default_factory=Latest)
+    policies: Latest = field(default_factory=Latest)
+    received: list[int] = field(default_factory=list)
+
+
+class FakeCollector:
+    """Trajectory n is the number n."""
+
+    publishes = "trajectories"
+
+    def __init__(self, wires: Wires, clock: Clock, period: float) -> None:
+        self.wires, self.clock, self.period = wires, clock, period
+        self.version = 0
+        self.count = 0
+
+    @property
+    def pulled(self) -> Mapping[str, int]:
+        return {"policy": self.version}
+
+    def pull(self) -> bool:
+        newest = self.wires.policies.get()
+        self.version = 0 if newest is None else newest.version
+        return True
+
+    def step(self) -> StepReport:
+        for _ in range(STEPS):
+            self.clock.sleep_until(self.clock.now() + self.period)
+        self.count += 1
+        return StepReport({"return": float(self.count)}, trajectories=1, env_steps=STEPS)
+
+    def push(self) -> None:
+        self.wires.trajectories.put(self.count)
+
+
+class FakeModelLearner:
+    """The model is the sum of all trajectories; learns at most `epochs` times after each arrival."""
+
+    publishes = "model"
+
+    def __init__(self, wires: Wires, clock: Clock, epochs: int) -> None:
+        self.wires, self.clock, self.epochs = wires, clock, epochs
+        self.remaining = 0
+        self.total = torch.zeros(1)
+
+    @property
+    def pulled(self) -> Mapping[str, int]:
+        return {"trajectories": len(self.wires.received)}
+
+    def pull(self) -> bool:
+        arrived = self.wires.trajectories.drain()
+        self.wires.received += arrived
+        if arrived:
+            self.remaining = self.epochs
+        return self.remaining > 0
+
+    def step(self) -> StepReport:
+        self.clock.check()
+        self.remaining -= 1
+        self.total += sum(self.wires.received)
+        return StepReport({"loss": float(self.total)})
+
+    def push(self) -> None:
+        self.wires.models.put({"total": self.total})
+
+
+class FakePolicyLearner:
+    """The policy mixes the model's number with its own history, so that any other order gives another result."""
+
+    publishes = "policy"
+
+    def __init__(self, wires: Wires, clock: Clock) -> None:
+        self.wires, self.clock = wires, clock
+        self.version = 0
+        self.model = torch.zeros(1)
+        self.value = torch.ones(1)
+
+    @property
+    def pulled(self) -> Mapping[str, int]:
+        return {"model": self.version}
+
+    def pull(self) -> bool:
+        newest = self.wires.models.get()
+        if newest is None:
+            return False
+        self.version, self.model = newest.version, newest.parameters["total"]
+        return True
+
+    def step(self) -> StepReport:
+        self.clock.check()
+        self.value.copy_((1.5 * self.value + self.model).sin())
+        return StepReport({"value": float(self.value)})
+
+    def push(self) -> None:
+        self.wires.policies.put({"value": self.value})
+
+
+def fake_makers(wires: Wires, *, period: float = PERIOD, epochs: int = 3) -> dict[str, WorkerMaker]:
+    return {
+        COLLECT: lambda clock: FakeCollector(wires, clock, period),
+        LEARN_MODEL: lambda clock: FakeModelLearner(wires, clock, epochs),
+        IMPROVE_POLICY: lambda clock: FakePolicyLearner(wires, clock),
+    }
+
+
+class Recorder:
+    """An observer that keeps everything."""
+
+    def __init__(self, then: Callable[[StepRecord], None] = lambda record: None) -> None:
+        self.steps: list[tuple[StepRecord, Metrics, Counters]] = []
+        self._then = then
+
+    def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
+        self.steps.append((record, metrics, counters))
+        self._then(record)

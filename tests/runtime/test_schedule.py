@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, Schedule
+
+ENDLESS = {COLLECT: math.inf, LEARN_MODEL: math.inf, IMPROVE_POLICY: math.inf}
+
+
+def order(schedule: Schedule, steps: int, idle_after: dict[str, int] | None = None) -> list[str]:
+    """Workers in the order of their steps, one at a time; `idle_after`: steps in a row before a worker is idle."""
+    progress = schedule.start()
+    taken: list[str] = []
+    in_a_row: dict[str, int] = {}
+    while len(taken) < steps:
+        worker = min(schedule.allowed(progress))
+        if in_a_row.get(worker, 0) == (idle_after or {}).get(worker, -1):
+            in_a_row[worker] = 0
+            progress = schedule.after(progress, worker, idle=True)
+        else:
+            in_a_row[worker] = in_a_row.get(worker, 0) + 1
+            taken.append(worker)
+            progress = schedule.after(progress, worker, idle=False)
+    return taken
+
+
+def test_phases_follow_each_other_for_ever():
+    schedule = Schedule(warm_up=[{COLLECT: 1}], cycle=[{COLLECT: 2}, {LEARN_MODEL: 1}, {IMPROVE_POLICY: 1}])
+    cycle = [COLLECT, COLLECT, LEARN_MODEL, IMPROVE_POLICY]
+    assert order(schedule, 9) == [COLLECT, *cycle, *cycle]
+
+
+def test_an_idle_worker_ends_its_phase_before_its_budget():
+    schedule = Schedule(warm_up=[], cycle=[{COLLECT: 1}, {LEARN_MODEL: 200}])
+    assert order(schedule, 8, {LEARN_MODEL: 3}) == [COLLECT, LEARN_MODEL, LEARN_MODEL, LEARN_MODEL] * 2
+
+
+def test_repeats_nest():
+    inner = {"repeat": 2, "cycle": [{LEARN_MODEL: 1}, {IMPROVE_POLICY: 2}]}
+    schedule = Schedule(warm_up=[], cycle=[{COLLECT: 1}, {"repeat": 2, "cycle": [inner]}])
+    turn = [LEARN_MODEL, IMPROVE_POLICY, IMPROVE_POLICY]
+    assert order(schedule, 14) == [COLLECT, *turn * 4, COLLECT]
+
+
+def test_an_endless_phase_lets_all_work_and_never_ends():
+    schedule = Schedule(warm_up=[], cycle=[ENDLESS])
+    progress = schedule.start()
+    for worker in [COLLECT, LEARN_MODEL, IMPROVE_POLICY] * 100:
+        assert schedule.allowed(progress) == set(ENDLESS)
+        progress = schedule.after(progress, worker, idle=False)
+    assert progress.phase == 0
+
+
+def test_an_idle_worker_of_an_endless_phase_waits_until_somebody_publishes():
+    schedule = Schedule(warm_up=[], cycle=[ENDLESS])
+    progress = schedule.after(schedule.start(), LEARN_MODEL, idle=True)
+    assert schedule.allowed(progress) == {COLLECT, IMPROVE_POLICY}
+    progress = schedule.after(progress, COLLECT, idle=False)
+    assert schedule.allowed(progress) == set(ENDLESS)
+
+
+def test_a_phase_waits_for_its_slower_worker():
+    schedule = Schedule(warm_up=[], cycle=[{COLLECT: 1, LEARN_MODEL: 1}, {IMPROVE_POLICY: 1}])
+    progress = schedule.after(schedule.start(), COLLECT, idle=False)
+    assert schedule.allowed(progress) == {LEARN_MODEL}
+    progress = schedule.after(progress, LEARN_MODEL, idle=False)
+    assert schedule.allowed(progress) == {IMPROVE_POLICY}
+
+
+def test_progress_is_a_value_that_after_does_not_change():
+    schedule = Schedule(warm_up=[], cycle=[ENDLESS])
+    before = schedule.start()
+    schedule.after(before, COLLECT, idle=False)
+    assert before == schedule.start()
+
+
+def test_collects_without_limit_tells_endless_collection():
+    assert Schedule(warm_up=[], cycle=[ENDLESS]).collects_without_limit
+    assert not Schedule(warm_up=[], cycle=[{COLLECT: 10}, {LEARN_MODEL: math.inf}]).collects_without_limit
+
+
+@pytest.mark.parametrize(
+    ("cycle", "complaint"),
+    [
+        ([{LEARN_MODEL: 1}], "never collects"),
+        ([], "never collects"),
+        ([{"colect": 10}], "colect=10 names no worker"),
+        ([{COLLECT: 0}], "collect=0 is no number of steps"),
+        ([{COLLECT: -3}], "collect=-3 is no number of steps"),
+        ([{COLLECT: 1.5}], "collect=1.5 is no number of steps"),
+        ([{COLLECT: math.nan}], "collect=nan is no number of steps"),
+        ([{COLLECT: True}], "collect=True is no number of steps"),
+        ([{COLLECT: "ten"}], "collect=ten is no number of steps"),
+        ([{}], "empty phase"),
+        ([{"repeat": 0, "cycle": [{COLLECT: 1}]}], "is no repeated cycle"),
+        ([{"repeat": 2}], "is no repeated cycle"),
+        ([{"repeat": 2, "cycle": [{COLLECT: 1}], COLLECT: 1}], "is no repeated cycle"),
+    ],
+)
+def test_an_impossible_schedule_is_refused_with_its_key_and_value(cycle, complaint):
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        Schedule(warm_up=[], cycle=cycle)
+    assert "schedule.cycle" in str(refusal.value)

@@ -90,7 +90,7 @@ def validate(cfg: DictConfig) -> Settings:
     try:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"The configuration cannot be resolved: {_first_line(error)}") from error
+        raise ConfigError(f"The configuration cannot be resolved: {' '.join(str(error).split())}") from error
     settings = _checked(Settings, "", container)
     _refuse_unread(cfg, "iteration", "schedule")
     _refuse_unread(cfg, "simulated", "backend")
@@ -127,7 +127,10 @@ def _imported(key: str, target: str) -> Any:
     try:
         return get_object(target)
     except Exception as error:  # whatever a user's module raises when it is imported
-        raise ConfigError(f"{key}._target_={target} cannot be imported ({_first_line(error)}): correct it.") from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{key}._target_={target} cannot be imported: correct it, or install it ({reason})"
+        ) from error
 
 
 def _argument_model(target: Any, arguments: Mapping[str, Any]) -> type[BaseModel]:
@@ -152,7 +155,7 @@ def _checked(model: type[Model], key: str, values: Any) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        sentences = [_sentence(key, each, list(model.model_fields)) for each in error.errors()]
+        sentences = [_sentence(key, each, _fields_at(model, each["loc"])) for each in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(sentences))) from None
 
 
@@ -163,14 +166,27 @@ def _sentence(prefix: str, error: Mapping[str, Any], known: Sequence[str]) -> st
     if error["type"] == "missing":
         return f"{key} is missing: give it a value."
     if error["type"] == "extra_forbidden":
-        return f"{key}={error['input']} is no setting of {parent or 'the configuration'}: {_alternatives(name, known)}."
+        return f"{key}={error['input']} is no setting of {parent or 'the configuration'}: {alternatives(name, known)}"
     requirement = error["msg"].replace("Input should", "it should")
     return f"{key}={error['input']} cannot be used: {requirement}."
 
 
-def _alternatives(name: str, known: Sequence[str]) -> str:
+def alternatives(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about the unknown `name`: what the user may have meant."""
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"there are {', '.join(sorted(known))}." if known else "the present choices have none there."
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """The fields beside the one at `location`."""
+    for name in location[:-1]:
+        field = model.model_fields.get(str(name))
+        if field is None or not inspect.isclass(field.annotation) or not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    return list(model.model_fields)
 
 
 def _refuse_unread(cfg: DictConfig, owner: str, reader: str) -> None:
@@ -181,7 +197,3 @@ def _refuse_unread(cfg: DictConfig, owner: str, reader: str) -> None:
     for name in cfg[owner]:
         if f"${{{owner}.{name}}}" not in text:
             raise ConfigError(f"{owner}.{name}={cfg[owner][name]} is read by nobody: this {reader} has no such number.")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

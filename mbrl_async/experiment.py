@@ -15,8 +15,9 @@ from mbrl_async.envs.task import Task
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.backend import Backend
 from mbrl_async.runtime.channels import Latest, Stream
+from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
-from mbrl_async.runtime.stop import StopRule
+from mbrl_async.runtime.stop import StopRule, StopSignal
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.types import Clock, TaskSpec, Trajectory
 
@@ -68,13 +69,13 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     settings = validate(cfg)
     schedule: Schedule = build(cfg.schedule)
     _require_possible(settings, schedule)
-    _require_equal_shares(cfg)
     channels = Channels(Stream(), Latest(), Latest())
-    components = _Components(cfg, settings, _spec(cfg))
+    makers = _makers(cfg, _Components(cfg, settings, _spec(cfg)), channels)
+    _rehearse(makers)
     return Experiment(
         settings=settings,
         channels=channels,
-        makers=_makers(cfg, components, channels),
+        makers=makers,
         schedule=schedule,
         rule=build(cfg.stop),
         backend=build(cfg.backend),
@@ -151,10 +152,12 @@ def _makers(cfg: DictConfig, components: _Components, channels: Channels) -> dic
     def policy_learner(clock: Clock) -> Worker:
         """Models in, policies out."""
         generators = Generators(seed, IMPROVE_POLICY)
+        ensemble, improvement = components.ensemble(generators, device), components.improvement()
+        improvement.require_compatible(ensemble.members)
         made: Worker = worker[IMPROVE_POLICY](
             policy=components.policy(generators, device),
-            ensemble=components.ensemble(generators, device),
-            improvement=components.improvement(),
+            ensemble=ensemble,
+            improvement=improvement,
             task=components.task(),
             models=channels.models,
             policies=channels.policies,
@@ -190,8 +193,11 @@ def _require_possible(settings: Settings, schedule: Schedule) -> None:
         )
 
 
-def _require_equal_shares(cfg: DictConfig) -> None:
-    try:
-        build(cfg.algorithm.improvement).require_compatible(cfg.dynamics.ensemble.members)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+def _rehearse(makers: Mapping[str, WorkerMaker]) -> None:
+    """Make every worker once, so that what cannot be made is refused before the run."""
+    clock = VirtualClock(StopSignal())
+    for name, make in makers.items():
+        try:
+            make(clock)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{name} cannot be made: {error}") from error

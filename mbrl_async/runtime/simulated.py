@@ -11,10 +11,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.schedule import IMPROVE_POLICY, LEARN_MODEL, Schedule
@@ -24,7 +23,7 @@ from mbrl_async.runtime.trace import Observer
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.types import Interrupted, StepReport
 
-Cost = Annotated[float, Field(gt=0)] | Literal["measured"]
+MEASURED = "measured"
 LEARNERS = (LEARN_MODEL, IMPROVE_POLICY)
 
 
@@ -43,18 +42,16 @@ class Simulated:
         costs: seconds that a step of each learner lasts, or `measured`; one word for both will do.
 
     Raises:
-        ValueError: a learner has no cost, or somebody who is no learner has one.
+        ValueError: the costs are no such thing.
     """
 
-    def __init__(
-        self, *, torch_threads: Mapping[str, PositiveInt], costs: Mapping[str, Cost] | Literal["measured"]
-    ) -> None:
+    def __init__(self, *, torch_threads: Mapping[str, PositiveInt], costs: Mapping[str, float | str] | str) -> None:
         self._torch_threads = torch_threads
         self._costs = dict.fromkeys(LEARNERS, costs) if isinstance(costs, str) else dict(costs)
-        if set(self._costs) != set(LEARNERS):
+        if set(self._costs) != set(LEARNERS) or not all(_is_cost(cost) for cost in self._costs.values()):
             raise ValueError(
-                f"simulated.costs={costs} must give {' and '.join(LEARNERS)} a cost each, and nobody else: "
-                "seconds a step, or measured."
+                f"simulated.costs={costs} cannot be used: give {' and '.join(LEARNERS)} a cost each, "
+                f"a number of seconds above 0 or {MEASURED}."
             )
 
     def run(
@@ -71,6 +68,10 @@ class Simulated:
         simulation = _Simulation(clock, state, stop, rule, self._torch_threads, self._costs)
         simulation.run(makers)
         return state.summary(simulation.now)
+
+
+def _is_cost(cost: float | str) -> bool:
+    return cost == MEASURED if isinstance(cost, str) else cost > 0
 
 
 class _Simulation:

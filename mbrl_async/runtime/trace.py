@@ -14,6 +14,9 @@ from typing import Protocol
 
 from mbrl_async.types import Metrics
 
+TRACE_FILE = "trace.jsonl"
+"""Its name among a run's files and artifacts."""
+
 
 @dataclass(frozen=True)
 class StepRecord:

@@ -220,7 +220,17 @@ def test_no_thread_is_left_behind():
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("costs", [{LEARN_MODEL: 0.5}, {**FIXED_COSTS, COLLECT: 1.0}, {}])
-def test_simulated_costs_must_name_exactly_the_learners(costs):
+@pytest.mark.parametrize(
+    "costs",
+    [
+        {LEARN_MODEL: 0.5},
+        {**FIXED_COSTS, COLLECT: 1.0},
+        {**FIXED_COSTS, LEARN_MODEL: 0.0},
+        {**FIXED_COSTS, LEARN_MODEL: math.nan},
+        {},
+        "fast",
+    ],
+)
+def test_impossible_costs_are_refused(costs):
     with pytest.raises(ValueError, match=r"simulated\.costs=.*learn_model and improve_policy"):
         Simulated(torch_threads=ONE_THREAD, costs=costs)

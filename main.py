@@ -1,0 +1,71 @@
+"""Run an experiment: `python main.py`, with overrides as in `python main.py env=hopper seed=1`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+CONFIG_DIRECTORY = str(Path(__file__).parent / "conf")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def run(cfg: DictConfig) -> float:
+    """Run one job; a sweeper sees its score."""
+    # Torch and MLflow take seconds to import, and --help needs neither.
+    from mbrl_async.config import ConfigError
+    from mbrl_async.job import Job, run_job
+    from mbrl_async.tracking.store import TrackingError
+
+    hydra_cfg = HydraConfig.get()
+    job = Job(
+        cfg=cfg,
+        overrides=list(hydra_cfg.overrides.task),
+        choices=dict(hydra_cfg.runtime.choices),
+        output=Path(hydra_cfg.runtime.output_dir),
+    )
+    try:
+        return run_job(job)
+    except (ConfigError, TrackingError) as error:
+        raise SystemExit(_refuse(str(error))) from None
+
+
+def main() -> int:
+    """Run, and tell every mistake of the user in one sentence.
+
+    Returns:
+        The exit status: 0 finished, 1 a worker failed, 2 refused before the start, 130 interrupted.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise what it would otherwise print at length
+    try:
+        run()
+    except KeyboardInterrupt:
+        return 130
+    except HydraException as error:
+        from mbrl_async.refusals import explain
+
+        return _refuse(explain(error, sys.argv[1:], CONFIG_DIRECTORY))
+    except Exception as error:
+        return _report(error)
+    return 0
+
+
+def _report(error: Exception) -> int:
+    traceback.print_exception(error.__cause__ or error)
+    print(f"\nThe run failed: {error}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def _refuse(sentence: str) -> int:
+    print(sentence, file=sys.stderr)  # noqa: T201
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Trust region policy optimisation (Schulman et al. 2015, arXiv:1502.05477): one update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from mbrl_async.algorithms.conjugate_gradient import conjugate_gradient
+from mbrl_async.algorithms.fisher import FisherProduct
+from mbrl_async.algorithms.flat import assign, flatten
+from mbrl_async.policies.gaussian import Gaussian
+from mbrl_async.policies.gaussian_mlp import GaussianMLP
+from mbrl_async.types import Metrics, require_finite
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N actions that the old policy took, and how much better than expected each was."""
+
+    observations: Tensor  # (N, O)
+    actions: Tensor  # (N, A), as sampled
+    advantages: Tensor  # (N,)
+    old: Gaussian  # the distribution (N, A) that they were sampled from
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that broadcasting would let pass.
+
+        Raises:
+            ValueError: the rows do not belong together.
+        """
+        rows = len(self.observations)
+        if self.actions.shape != self.old.mean.shape or self.advantages.shape != (rows,):
+            raise ValueError(
+                f"actions {tuple(self.actions.shape)} and advantages {tuple(self.advantages.shape)} do not fit: "
+                f"give {tuple(self.old.mean.shape)} and ({rows},), one row an observation."
+            )
+
+    def surrogate(self, new: Gaussian) -> Tensor:
+        """Mean of ratio x advantage: what the new policy is expected to gain."""
+        log_ratio = new.log_probability(self.actions) - self.old.log_probability(self.actions)  # (N,)
+        return (log_ratio.exp() * self.advantages).mean()
+
+
+class TRPO:
+    """A natural-gradient step of the surrogate, as long as the mean KL(old || new) allows.
+
+    Args:
+        step_size: delta, the largest mean KL of one update.
+        conjugate_gradient_iterations: Fisher products spent on the direction.
+        damping: added to the Fisher matrix's diagonal.
+        backtrack_ratio: each try is this much shorter than the last.
+        backtracks: tries before the update is given up.
+    """
+
+    def __init__(
+        self,
+        *,
+        step_size: PositiveFloat,
+        conjugate_gradient_iterations: PositiveInt,
+        damping: Annotated[float, Field(ge=0)],
+        backtrack_ratio: Annotated[float, Field(gt=0, lt=1)],
+        backtracks: PositiveInt,
+    ) -> None:
+        self._step_size = step_size
+        self._iterations = conjugate_gradient_iterations
+        self._damping = damping
+        self._backtrack_ratio = backtrack_ratio
+        self._backtracks = backtracks
+
+    def update(self, policy: GaussianMLP, observations: Tensor, actions: Tensor, advantages: Tensor) -> Metrics:
+        """Improve the policy in place, or leave it exactly as it is if no try gains within the trust region.
+
+        Args:
+            policy: the one that sampled the actions.
+            observations: (N, O).
+            actions: (N, A), as the policy sampled them.
+            advantages: (N,).
+
+        Raises:
+            NonFiniteError: the gradient, and so an observation, action, advantage or parameter, is not finite.
+        """
+        parameters = list(policy.parameters())
+        distribution: Gaussian = policy(observations)  # (N, A)
+        batch = Batch(observations, actions, advantages, distribution.detach())
+        surrogate = batch.surrogate(distribution)
+        gradient = flatten(torch.autograd.grad(surrogate, parameters, retain_graph=True))  # (P,)
+        require_finite(gradient, "The policy gradient")
+        direction = self._direction(distribution, parameters, gradient)  # (P,)
+        metrics = self._line_search(policy, batch, parameters, direction, float(surrogate.detach()))
+        return metrics | {"gradient_norm": float(gradient.norm())}
+
+    def _direction(self, distribution: Gaussian, parameters: Sequence[Tensor], gradient: Tensor) -> Tensor:
+        """The full step (P,): the natural gradient, at the length where KL is step_size to second order."""
+        fisher = FisherProduct(distribution, parameters, self._damping)
+        natural_gradient = conjugate_gradient(fisher, gradient, self._iterations)  # (P,)
+        # KL = x' F x / 2, and conjugate gradients leave x' F x = x . gradient; 0 only where the gradient is.
+        curvature = (natural_gradient @ gradient).clamp(min=torch.finfo(gradient.dtype).tiny)
+        return natural_gradient * torch.sqrt(2 * self._step_size / curvature)
+
+    @torch.no_grad()
+    def _line_search(
+        self, policy: GaussianMLP, batch: Batch, parameters: Sequence[Tensor], step: Tensor, surrogate: float
+    ) -> Metrics:
+        """Take the longest of the tried steps that gains and stays in the trust region, or none."""
+        start = flatten(parameters)  # (P,)
+        for backtracks in range(self._backtracks):
+            assign(parameters, start + self._backtrack_ratio**backtracks * step)
+            new: Gaussian = policy(batch.observations)
+            gain = float(batch.surrogate(new)) - surrogate
+            kl = float(new.kl_from(batch.old).mean())
+            if gain > 0 and kl <= self._step_size:
+                return _search_metrics(kl, gain, True, backtracks)
+        assign(parameters, start)
+        return _search_metrics(0.0, 0.0, False, self._backtracks)
+
+
+def _search_metrics(kl: float, gain: float, accepted: bool, backtracks: int) -> Metrics:
+    return {
+        "kl": kl,
+        "surrogate_gain": gain,
+        "line_search_accepted": float(accepted),
+        "line_search_backtracks": float(backtracks),
+    }

@@ -1,0 +1,166 @@
+"""Where real transitions are kept for training: every member has a training and a validation split of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from mbrl_async.types import Transitions
+
+
+@dataclass(frozen=True)
+class MemberTransitions:
+    """N transitions for each of M members."""
+
+    observations: Tensor  # (M, N, O)
+    actions: Tensor  # (M, N, A)
+    next_observations: Tensor  # (M, N, O)
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.observations.shape[1]
+
+    @property
+    def inputs(self) -> Tensor:
+        """What a model is told: observation, then action."""
+        return torch.cat((self.observations, self.actions), dim=2)  # (M, N, O + A)
+
+    @property
+    def deltas(self) -> Tensor:
+        """What a model should answer: the change of the observation."""
+        return self.next_observations - self.observations  # (M, N, O)
+
+
+class FirstInFirstOut:
+    """The newest rows of each member, at most `capacity`; W numbers a row."""
+
+    def __init__(self, *, members: int, capacity: int, width: int, device: torch.device | str) -> None:
+        self._rows = torch.zeros(members, capacity, width, device=device)  # (M, capacity, W)
+        self._appended = 0
+
+    def __len__(self) -> int:
+        return min(self._appended, self._rows.shape[1])
+
+    @property
+    def rows(self) -> Tensor:
+        """A view of the rows that are kept (M, N, W), in no promised order."""
+        return self._rows[:, : len(self)]
+
+    def append(self, rows: Tensor) -> None:
+        """Add rows (M, n, W), oldest first; the oldest that are kept make room."""
+        capacity = self._rows.shape[1]
+        newest = rows[:, -capacity:]
+        self._appended += rows.shape[1]
+        places = torch.arange(self._appended - newest.shape[1], self._appended, device=rows.device) % capacity
+        self._rows[:, places] = newest
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that is kept, as a copy."""
+        return {"rows": self._rows.clone(), "appended": torch.tensor(self._appended)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`."""
+        self._rows.copy_(state["rows"])
+        self._appended = int(state["appended"])
+
+
+class TransitionBuffer:
+    """Splits every addition at random, for each member anew, into training and validation transitions.
+
+    All members hold equally many rows, so either split is one batched tensor.
+    """
+
+    def __init__(
+        self,
+        *,
+        members: int,
+        capacity: PositiveInt,
+        validation_fraction: Annotated[float, Field(gt=0, lt=1)],
+        observation_size: int,
+        action_size: int,
+        generator: torch.Generator,
+        device: torch.device | str,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            members: M.
+            capacity: transitions of one member, both splits together.
+            validation_fraction: share of the capacity, and of each addition, that is held out.
+            observation_size: O.
+            action_size: A.
+            generator: source of the splits.
+            device: where the transitions are kept.
+
+        Raises:
+            ValueError: a split of the capacity is empty.
+        """
+        self._members = members
+        self._validation_fraction = validation_fraction
+        self._sizes = [observation_size, action_size, observation_size]
+        self._generator = generator
+        train_capacity, validation_capacity = self._split_sizes(capacity, f"capacity={capacity}")
+        width = sum(self._sizes)
+        self._train = FirstInFirstOut(members=members, capacity=train_capacity, width=width, device=device)
+        self._validation = FirstInFirstOut(members=members, capacity=validation_capacity, width=width, device=device)
+
+    def __len__(self) -> int:
+        """Transitions that each member holds, both splits together."""
+        return len(self._train) + len(self._validation)
+
+    @property
+    def train(self) -> MemberTransitions:
+        """What each member learns from, as views that the next `append` changes."""
+        return MemberTransitions(*torch.split(self._train.rows, self._sizes, dim=2))
+
+    @property
+    def validation(self) -> MemberTransitions:
+        """What each member is tested on, as views that the next `append` changes."""
+        return MemberTransitions(*torch.split(self._validation.rows, self._sizes, dim=2))
+
+    def append(self, transitions: Transitions) -> None:
+        """Add the transitions of one trajectory, in the order of time.
+
+        Raises:
+            ValueError: sizes other than the buffer's, or too few transitions to split.
+        """
+        rows = self._rows_of(transitions)  # (N, W)
+        _, held_out = self._split_sizes(len(rows), f"a trajectory of {len(rows)} transitions")
+        order = torch.stack([self._permutation(len(rows)) for _ in range(self._members)])  # (M, N)
+        self._validation.append(rows[order[:, :held_out].sort(dim=1).values.to(rows.device)])
+        self._train.append(rows[order[:, held_out:].sort(dim=1).values.to(rows.device)])
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """All transitions, as a copy; the generator is its owner's to save."""
+        return {"train": self._train.state_dict(), "validation": self._validation.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """The inverse of `state_dict`."""
+        self._train.load_state_dict(state["train"])
+        self._validation.load_state_dict(state["validation"])
+
+    def _permutation(self, size: int) -> Tensor:
+        return torch.randperm(size, generator=self._generator, device=self._generator.device)
+
+    def _rows_of(self, transitions: Transitions) -> Tensor:
+        fields = (transitions.observations, transitions.actions, transitions.next_observations)
+        shapes = [tuple(field.shape) for field in fields]
+        expected = [(len(transitions), size) for size in self._sizes]
+        if shapes != expected:
+            raise ValueError(f"transitions have the shapes {shapes}: this buffer takes {expected}.")
+        return torch.cat(fields, dim=1)
+
+    def _split_sizes(self, size: int, what: str) -> tuple[int, int]:
+        """Training and validation rows of `size` rows."""
+        held_out = round(size * self._validation_fraction)
+        if not 0 < held_out < size:
+            raise ValueError(
+                f"validation_fraction={self._validation_fraction} of {what} leaves a split empty: "
+                "use longer trajectories, a larger capacity, or a fraction nearer to a half."
+            )
+        return size - held_out, held_out

@@ -1,0 +1,76 @@
+"""The linear feature baseline (Duan et al. 2016, arXiv:1604.06778, §5): a value function by ridge regression."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from mbrl_async.types import NonFiniteError, require_finite
+
+OBSERVATION_LIMIT = 10.0
+STEPS_PER_TIME_UNIT = 100.0
+ATTEMPTS = 6  # the configured regularisation, then five tenfold ones
+
+
+class LinearFeatureBaseline:
+    """Ridge regression of returns on simple features; refitted from nothing on every batch.
+
+    Args:
+        regularisation: weight of the squared coefficients; ten times larger, up to five times, where the equations
+            cannot be solved.
+    """
+
+    def __init__(self, *, regularisation: PositiveFloat) -> None:
+        self._regularisation = regularisation
+
+    def fit_predict(self, observations: Tensor, returns: Tensor, continuation: Tensor) -> Tensor:
+        """Fit the values of a batch of rollouts, and predict them.
+
+        The value V is fitted so that V(s_t) = returns_t + continuation_t V(s_T): continuation_t is 0 where nothing
+        follows the time limit, and discount^(T - t) where the return goes on with the value of the last observation.
+
+        Args:
+            observations: (T + 1, R, O).
+            returns: (T, R), discounted, of the T rewards alone.
+            continuation: (T,).
+
+        Returns:
+            Values of all observations, (T + 1, R).
+
+        Raises:
+            NonFiniteError: observations or returns are not finite, or no regularisation was enough.
+        """
+        require_finite(observations, "An observation that the baseline is fitted to")
+        require_finite(returns, "A return that the baseline is fitted to")
+        features = baseline_features(observations)  # (T + 1, R, F)
+        design = features[:-1] - continuation.double()[:, None, None] * features[-1]  # (T, R, F)
+        coefficients = self._solve(design.flatten(0, 1), returns.double().flatten())  # (F,)
+        return (features @ coefficients).to(returns.dtype)  # (T + 1, R)
+
+    def _solve(self, design: Tensor, targets: Tensor) -> Tensor:
+        """Ridge coefficients (F,) for `design` (N, F) and `targets` (N,), by the normal equations."""
+        gram = design.T @ design  # (F, F)
+        moments = (design.T @ targets)[:, None]  # (F, 1)
+        for attempt in range(ATTEMPTS):
+            ridge = self._regularisation * 10**attempt * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+            factor, failure = torch.linalg.cholesky_ex(gram + ridge)
+            coefficients = torch.cholesky_solve(moments, factor)[:, 0]  # (F,)
+            if failure == 0 and bool(coefficients.isfinite().all()):
+                return coefficients
+        raise NonFiniteError(
+            f"The baseline cannot be fitted with regularisation={self._regularisation}, nor with "
+            f"{10 ** (ATTEMPTS - 1):g} times as much: raise it, or look at the scale of the rewards."
+        )
+
+
+def baseline_features(observations: Tensor) -> Tensor:
+    """The clipped observation, its square, three powers of time and 1: (T, R, O) -> (T, R, 2 O + 4).
+
+    In float64: the normal equations square the features' condition number, and the small ridge drowns in float32.
+    """
+    steps, rollouts, _ = observations.shape
+    clipped = observations.double().clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)  # (T, R, O)
+    time = torch.arange(steps, dtype=clipped.dtype, device=clipped.device) / STEPS_PER_TIME_UNIT  # (T,)
+    powers = torch.stack([time, time**2, time**3, torch.ones_like(time)], dim=-1)  # (T, 4)
+    return torch.cat([clipped, clipped.square(), powers[:, None].expand(-1, rollouts, -1)], dim=-1)

@@ -1,0 +1,65 @@
+"""The policy of the paper's simulated tasks: a small tanh network for the mean, free parameters for the spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from mbrl_async.policies.gaussian import Gaussian
+
+
+class GaussianMLP(torch.nn.Module):
+    """Maps observations to a `Gaussian` over unclipped actions.
+
+    Glorot-uniform weights, zero biases, tanh hidden layers, linear mean; the log standard deviations do not depend on
+    the observation and never fall below their floor.
+
+    Args:
+        hidden: units of each hidden layer; none makes the mean linear in the observation.
+        initial_log_std: of every action dimension.
+        minimum_log_std: the floor.
+        generator: draws the weights; the global generator is left alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_size: PositiveInt,
+        action_size: PositiveInt,
+        hidden: Sequence[PositiveInt],
+        initial_log_std: float,
+        minimum_log_std: float,
+        generator: torch.Generator,
+        device: torch.device | str,
+    ) -> None:
+        if initial_log_std < minimum_log_std:
+            # Below the floor the gradient is zero: the spread could never be learned.
+            raise ValueError(
+                f"initial_log_std={initial_log_std} is below minimum_log_std={minimum_log_std}: raise the former."
+            )
+        super().__init__()
+        widths = [observation_size, *hidden]
+        layers: list[torch.nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [glorot_linear(inputs, outputs, generator), torch.nn.Tanh()]
+        self.mean = torch.nn.Sequential(*layers, glorot_linear(widths[-1], action_size, generator))
+        self.log_std = torch.nn.Parameter(torch.full((action_size,), float(initial_log_std)))
+        self._minimum_log_std = minimum_log_std
+        self.to(device)
+
+    def forward(self, observations: Tensor) -> Gaussian:
+        """The distribution of the action after each observation (..., O)."""
+        return Gaussian(self.mean(observations), self.log_std.clamp(min=self._minimum_log_std))
+
+
+def glorot_linear(inputs: int, outputs: int, generator: torch.Generator) -> torch.nn.Linear:
+    """A linear layer with Glorot-uniform weights and zero bias, on the generator's device."""
+    # Made without storage, because the layer's own initialisation would draw from the global generator.
+    layer = torch.nn.Linear(inputs, outputs, device="meta").to_empty(device=generator.device)
+    torch.nn.init.xavier_uniform_(layer.weight, generator=generator)
+    torch.nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,61 @@
+"""What a run leaves in files: data only, nothing whose loading could execute code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from mbrl_async.experiment import Channels
+from mbrl_async.runtime.channels import Latest
+from mbrl_async.runtime.state import RunSummary
+from mbrl_async.runtime.trace import TRACE_FILE, write_trace
+from mbrl_async.types import Parameters, Trajectory
+
+POLICY_FILE = "policy.safetensors"
+MODEL_FILE = "model.safetensors"
+TRAJECTORIES_FILE = "trajectories.safetensors"
+
+
+def write_results(directory: Path, channels: Channels, summary: RunSummary) -> None:
+    """The trace, all trajectories, and the newest policy and model, as far as there are any."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_trace(directory / TRACE_FILE, summary.records)
+    write_trajectories(directory / TRAJECTORIES_FILE, channels.trajectories.history)
+    _write_parameters(directory / POLICY_FILE, channels.policies)
+    _write_parameters(directory / MODEL_FILE, channels.models)
+
+
+def write_trajectories(path: Path, trajectories: Sequence[Trajectory]) -> None:
+    """N trajectories of equal length T as tensors (N, T + 1, O), (N, T, A), (N, T), (N,); no file for none."""
+    if trajectories:
+        tensors = {
+            "observations": torch.from_numpy(np.stack([each.observations for each in trajectories])),
+            "actions": torch.from_numpy(np.stack([each.actions for each in trajectories])),
+            "rewards": torch.from_numpy(np.stack([each.rewards for each in trajectories])),
+            "policy_versions": torch.tensor([each.policy_version for each in trajectories]),
+        }
+        save_file(tensors, path)
+
+
+def read_trajectories(path: Path) -> list[Trajectory]:
+    """The inverse of `write_trajectories`."""
+    tensors = load_file(path)
+    arrays = (tensors[name].numpy() for name in ("observations", "actions", "rewards"))
+    versions = tensors["policy_versions"].tolist()
+    return [Trajectory(*each) for each in zip(*arrays, versions, strict=True)]
+
+
+def read_parameters(path: Path) -> Parameters:
+    """Named tensors, for `load_state_dict` of the component that published them."""
+    return load_file(path)
+
+
+def _write_parameters(path: Path, channel: Latest) -> None:
+    newest = channel.get()
+    if newest is not None:
+        tensors = {name: tensor.contiguous() for name, tensor in newest.parameters.items()}
+        save_file(tensors, path, metadata={"version": str(newest.version)})

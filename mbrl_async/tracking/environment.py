@@ -1,0 +1,112 @@
+"""What made a run: the code, the packages, the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "mlflow", "hydra-core", "omegaconf", "pydantic", "safetensors")
+"""Packages whose version can alter a result or how it is stored."""
+
+GIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything outside the configuration that a result may depend on. None: not known."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    """Whether the working tree differs from that commit."""
+    packages: dict[str, str]
+    python: str
+    platform: str
+    cpu: str
+    cores: int | None
+    """Logical cores of the machine."""
+    usable_cores: int | None
+    """Those of them that this process may use."""
+    torch_threads: int
+    """Intra-op threads of the thread that asked; workers set their own."""
+    matmul_precision: str
+    device: str
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def tags(self) -> dict[str, str]:
+        """What runs are searched by."""
+        return {
+            "git_commit": self.git_commit or "unknown",
+            "git_dirty": "unknown" if self.git_dirty is None else str(self.git_dirty).lower(),
+            "cpu": self.cpu,
+            "device": self.device,
+        }
+
+
+def describe_environment(*, source: Path, device: torch.device) -> Environment:
+    """What this process runs on, with the code in `source`, computing on `device`."""
+    return Environment(
+        git_commit=_git(source, "rev-parse", "HEAD"),
+        git_dirty=_is_dirty(source),
+        packages=dict(_package_versions()),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=_cpu_model(),
+        cores=os.cpu_count(),
+        usable_cores=_usable_cores(),
+        torch_threads=torch.get_num_threads(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        device=_device_name(device),
+    )
+
+
+def _git(source: Path, *arguments: str) -> str | None:
+    """What git prints; None without git or without a repository. Runs no hook and writes nothing."""
+    command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", "-C", str(source), *arguments]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+def _is_dirty(source: Path) -> bool | None:
+    changes = _git(source, "status", "--porcelain")
+    return None if changes is None else bool(changes)
+
+
+def _package_versions() -> list[tuple[str, str]]:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_model() -> str:
+    """Linux tells the model in a file; elsewhere Python knows it, or at least the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None  # Linux knows it
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

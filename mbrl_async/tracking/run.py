@@ -1,0 +1,159 @@
+"""One MLflow run a job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from mbrl_async.runtime.trace import Counters, StepRecord
+from mbrl_async.tracking.errors import reason
+from mbrl_async.tracking.writer import MetricWriter
+from mbrl_async.types import Metrics
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+PATIENCE: Mapping[Status, float] = {"FINISHED": 30.0, "FAILED": 30.0, "KILLED": 2.0}
+"""Seconds that the last metrics, and then the status, may take; an interrupted run has to end within five in all."""
+
+ARTIFACTS_PATIENCE = 60.0
+"""Seconds that artifacts may take by default."""
+
+PARAMETERS_IN_A_BATCH = 100
+"""MLflow's limit."""
+
+LONGEST_PARAMETER = 500
+"""Characters of a parameter's value: the lowest limit of MLflow's servers, and more than its table shows."""
+
+log = logging.getLogger(__name__)
+
+
+class MlflowRun:
+    """Records one run; an `Observer`, whose metrics are written in the background.
+
+    Metrics have true environment steps as MLflow's step, and the run's clock, counted from the run's start, as
+    MLflow's timestamp: so its relative-time axis is the run's clock, for simulated runs too.
+
+    Args:
+        client: of the store that `mbrl_async.tracking.store.open_store` opened.
+        experiment_id: where the run belongs.
+        name: what MLflow's table shows.
+        tags: what runs are searched by: task, algorithm, schedule, seed, ...
+        now: seconds since 1970.
+        patience: seconds that `finish` waits for a store that does not answer, by status.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: MlflowClient,
+        experiment_id: str,
+        name: str,
+        tags: Mapping[str, str],
+        now: Callable[[], float] = time.time,
+        patience: Mapping[Status, float] = PATIENCE,
+    ) -> None:
+        self._client = client
+        self._now = now
+        self._patience = patience
+        self._started = now()
+        started = round(self._started * 1000)
+        self.run_id: str = client.create_run(experiment_id, started, dict(tags), name).info.run_id
+        self._writer = MetricWriter(lambda batch: client.log_batch(self.run_id, metrics=batch, synchronous=True))
+        self._finished = False
+
+    def log_parameters(self, config: Mapping[str, object]) -> None:
+        """Log a nested configuration, one parameter a leaf: `{"stop": {"seconds": 3}}` is `stop.seconds=3`."""
+        parameters = [Param(key, shorten(str(value))) for key, value in flatten(config)]
+        for first in range(0, len(parameters), PARAMETERS_IN_A_BATCH):
+            self._client.log_batch(
+                self.run_id, params=parameters[first : first + PARAMETERS_IN_A_BATCH], synchronous=True
+            )
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Add what was not known at the start."""
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()], synchronous=True)
+
+    def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
+        """Leave the metrics of a step to the writer."""
+        timestamp = round((self._started + record.finish) * 1000)
+        self._writer.put([Metric(name, value, timestamp, counters.env_steps) for name, value in metrics.items()])
+
+    def log_artifacts(self, directory: Path, patience: float = ARTIFACTS_PATIENCE) -> None:
+        """Copy all files of `directory`, also after `finish`; waits for at most `patience` seconds.
+
+        Does not raise, because the files are safe where they are: says so if MLflow does not take them.
+        """
+        failure = _attempt(lambda: self._client.log_artifacts(self.run_id, str(directory)), patience)
+        if failure is not None:
+            log.error("MLflow run %s: its files are in %s, but not in MLflow (%s).", self.run_id, directory, failure)
+
+    def finish(self, status: Status) -> None:
+        """Write what is left and end the run; the first call counts. Says what was lost, if something was."""
+        if self._finished:
+            return
+        self._finished = True
+        patience = self._patience[status]
+        lost = self._writer.close(patience)
+        if lost:
+            failure = self._writer.failure or _no_answer(patience)
+            log.error("MLflow run %s: its last %d metrics are lost (%s).", self.run_id, lost, failure)
+        self._terminate(status, patience)
+
+    def _terminate(self, status: Status, patience: float) -> None:
+        ended = round(self._now() * 1000)
+        failure = _attempt(lambda: self._client.set_terminated(self.run_id, status, ended), patience)
+        if failure is not None:
+            log.error("MLflow run %s ended as %s, but MLflow shows it as RUNNING (%s).", self.run_id, status, failure)
+
+
+def flatten(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """The leaves of a nested configuration with dotted names; items of a list of groups are numbered from 0."""
+    for key, value in config.items():
+        for below, leaf in _leaves(value):
+            yield f"{key}{below}", leaf
+
+
+def _leaves(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping) and value:
+        yield from ((f".{name}", leaf) for name, leaf in flatten(value))
+    elif isinstance(value, Sequence) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from ((f".{index}{below}", leaf) for below, leaf in _leaves(item))
+    else:
+        yield "", value
+
+
+def shorten(text: str) -> str:
+    """At most `LONGEST_PARAMETER` characters; a shortened text says so, and how long it was."""
+    if len(text) <= LONGEST_PARAMETER:
+        return text
+    note = f" ... [{len(text)} characters]"
+    return text[: LONGEST_PARAMETER - len(note)] + note
+
+
+def _no_answer(patience: float) -> str:
+    return f"no answer in {patience:.0f} s"
+
+
+def _attempt(action: Callable[[], object], patience: float) -> str | None:
+    """Do it within `patience` seconds; returns why it failed, or None."""
+    outcome: list[str | None] = [_no_answer(patience)]
+
+    def run() -> None:
+        try:
+            action()
+            outcome.append(None)
+        except Exception as error:  # whatever a database driver raises must not hide how the run ended
+            outcome.append(reason(error))
+
+    thread = threading.Thread(target=run, name="mlflow-end", daemon=True)
+    thread.start()
+    thread.join(patience)
+    return outcome[-1]

@@ -1,0 +1,125 @@
+import pytest
+import torch
+
+from mbrl_async.algorithms.advantages import (
+    AdvantageEstimator,
+    discounted_sums,
+    generalised_advantages,
+    normalise,
+)
+from mbrl_async.policies.baseline import LinearFeatureBaseline
+
+
+class FixedBaseline:
+    """Answers with given values, and keeps what it was asked."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def fit_predict(self, observations, returns, continuation):
+        self.asked = (observations, returns, continuation)
+        return self.values.clone()
+
+
+def estimator(baseline, *, discount=0.5, gae_lambda=1.0, bootstrap="zero"):
+    return AdvantageEstimator(discount=discount, gae_lambda=gae_lambda, bootstrap=bootstrap, baseline=baseline)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_discounted_sums_of_three_rewards_by_hand():
+    terms = torch.tensor([[1.0, 0.0], [2.0, 4.0], [4.0, 8.0]])
+    expected = torch.tensor([[3.0, 4.0], [4.0, 8.0], [4.0, 8.0]])  # 1 + 2/2 + 4/4; 2 + 4/2; 4
+    assert torch.equal(discounted_sums(terms, 0.5), expected)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0])
+def test_discounted_sums_at_the_ends_of_the_range(factor):
+    terms = random(5, 3)
+    expected = terms if factor == 0 else terms.flip(0).cumsum(0).flip(0)
+    torch.testing.assert_close(discounted_sums(terms, factor), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_advantages_by_hand():
+    rewards = torch.tensor([[1.0], [2.0]])
+    values = torch.tensor([[4.0], [2.0], [8.0]])
+    # Errors: 1 + 2/2 - 4 = -2; 2 + 8/2 - 2 = 4. First advantage: -2 + (0.5 x 0.25) x 4 = -1.5.
+    expected = torch.tensor([[-1.5], [4.0]])
+    assert torch.equal(generalised_advantages(rewards, values, 0.5, 0.25), expected)
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 0.975, 1.0])
+def test_advantages_are_the_weighted_mean_of_n_step_ones(gae_lambda):
+    steps, discount = 20, 0.99
+    rewards, values = random(steps, 3), random(steps + 1, 3, seed=1)
+    expected = torch.zeros(steps, 3, dtype=torch.float64)
+    for start in range(steps):
+        for length in range(1, steps - start + 1):
+            n_step = sum(discount**k * rewards[start + k] for k in range(length))
+            n_step = n_step + discount**length * values[start + length] - values[start]
+            # The longest one takes the weight of all that would go beyond the time limit.
+            weight = gae_lambda ** (length - 1) * (1 if start + length == steps else 1 - gae_lambda)
+            expected[start] += weight * n_step
+    # Sums of 20 terms in float64.
+    torch.testing.assert_close(
+        generalised_advantages(rewards, values, discount, gae_lambda), expected, rtol=1e-12, atol=1e-12
+    )
+
+
+def test_single_precision_is_accurate_over_a_whole_trajectory():
+    rewards = random(200, 4)
+    # 200 roundings of 6e-8 each, relative to sums of size about 10.
+    torch.testing.assert_close(
+        discounted_sums(rewards.float(), 0.99).double(), discounted_sums(rewards, 0.99), rtol=1e-5, atol=1e-4
+    )
+
+
+def test_the_time_limit_is_worth_nothing_by_default():
+    baseline = FixedBaseline(random(4, 2, seed=1))
+    observations, rewards = random(4, 2, 5), random(3, 2)
+    without_last = torch.cat([baseline.values[:-1], torch.zeros(1, 2, dtype=torch.float64)])
+    expected = normalise(generalised_advantages(rewards, without_last, 0.5, 1.0))
+    assert torch.equal(estimator(baseline).estimate(observations, rewards), expected)
+    asked_observations, asked_returns, asked_continuation = baseline.asked
+    assert asked_observations is observations
+    assert torch.equal(asked_returns, discounted_sums(rewards, 0.5))
+    assert torch.equal(asked_continuation, torch.zeros(3, dtype=torch.float64))
+
+
+def test_the_value_bootstrap_counts_the_last_observation():
+    baseline = FixedBaseline(random(4, 2, seed=1))
+    observations, rewards = random(4, 2, 5), random(3, 2)
+    expected = normalise(generalised_advantages(rewards, baseline.values, 0.5, 1.0))
+    assert torch.equal(estimator(baseline, bootstrap="value").estimate(observations, rewards), expected)
+    assert torch.equal(baseline.asked[2], torch.tensor([0.125, 0.25, 0.5], dtype=torch.float64))
+
+
+def test_with_the_real_baseline_only_surprises_are_advantages():
+    observations = random(51, 8, 3)
+    rewards = torch.ones(50, 8, dtype=torch.float64)
+    rewards[30, 5] += 10.0
+    baseline = LinearFeatureBaseline(regularisation=1e-5)
+    advantages = estimator(baseline, discount=0.9, bootstrap="value").estimate(observations, rewards)
+    assert divmod(int(advantages.argmax()), 8) == (30, 5)
+
+
+def test_advantages_are_normalised_over_the_batch():
+    advantages = estimator(FixedBaseline(torch.zeros(8, 3))).estimate(torch.zeros(8, 3, 2), random(7, 3).float())
+    assert advantages.mean().abs() < 1e-6  # 21 terms in float32
+    assert advantages.std(correction=0).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_equal_advantages_become_zero_rather_than_infinite():
+    assert torch.equal(normalise(torch.full((3, 2), 0.5)), torch.zeros(3, 2))
+
+
+def test_observations_that_lack_the_last_one_are_refused():
+    with pytest.raises(ValueError, match=r"give \(8, 3, O\), one observation more than rewards"):
+        estimator(FixedBaseline(torch.zeros(8, 3))).estimate(torch.zeros(7, 3, 2), torch.zeros(7, 3))
+
+
+def test_a_value_bootstrap_without_discount_is_refused():
+    with pytest.raises(ValueError, match="needs discount < 1"):
+        estimator(FixedBaseline(torch.zeros(1)), discount=1.0, bootstrap="value")

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mbrl_async.dynamics.normaliser import Normaliser
+
+
+def random_rows(batch: int = 7, members: int = 3, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(members, batch, 3, generator=generator), torch.randn(members, batch, 2, generator=generator)
+
+
+@pytest.fixture
+def fitted(make_ensemble, make_buffer, linear_transitions):
+    ensemble, buffer = make_ensemble(), make_buffer()
+    buffer.append(linear_transitions(200))
+    ensemble.fit_normalisation(buffer.train)
+    return ensemble
+
+
+def test_normalisation_is_each_members_own_mean_and_population_deviation() -> None:
+    normaliser = Normaliser(members=2, size=1, minimum_std=1e-3, device="cpu")
+    rows = torch.tensor([[[1.0], [3.0]], [[10.0], [10.0]]])
+    normaliser.fit(rows)
+    assert normaliser.mean.flatten().tolist() == [2.0, 10.0]
+    assert normaliser.std.flatten().tolist() == [1.0, pytest.approx(1e-3)]  # member 1 saw a constant: the floor
+    assert normaliser.normalise(rows).flatten().tolist() == [-1.0, 1.0, 0.0, 0.0]
+    assert torch.equal(normaliser.restore(normaliser.normalise(rows)), rows)
+
+
+def test_normalisation_is_the_identity_until_it_is_fitted() -> None:
+    normaliser = Normaliser(members=1, size=2, minimum_std=1e-3, device="cpu")
+    rows = torch.tensor([[[5.0, -7.0]]])
+    assert torch.equal(normaliser.normalise(rows), rows)
+    assert torch.equal(normaliser.restore(rows), rows)
+
+
+def test_prediction_is_observation_plus_restored_output(fitted) -> None:
+    observations, actions = random_rows()
+    inputs = torch.cat((observations, actions), dim=2)
+    inputs = (inputs - fitted.input_normaliser.mean) / fitted.input_normaliser.std
+    outputs = fitted.mlp.forward(fitted.network, inputs)
+    expected = observations + outputs * fitted.delta_normaliser.std + fitted.delta_normaliser.mean
+    # 1e-5: float32 rounding of three sums of numbers of up to 10.
+    torch.testing.assert_close(fitted.predict(observations, actions), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_each_member_predicts_its_own_rows(fitted) -> None:
+    observations, actions = random_rows()
+    before = fitted.predict(observations, actions)
+    observations[1] += 1.0
+    changed = (fitted.predict(observations, actions) != before).any(dim=2).any(dim=1)
+    assert changed.tolist() == [False, True, False]
+
+
+def test_members_differ_on_the_same_rows(make_ensemble) -> None:
+    observations, actions = (rows[:1].expand(3, -1, -1) for rows in random_rows())
+    first, second, third = make_ensemble().predict(observations, actions)
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(second, third)
+
+
+def test_predictions_are_clipped(make_ensemble) -> None:
+    observations, actions = random_rows()
+    predicted = make_ensemble(limit=0.5).predict(1000 * observations, actions)
+    assert predicted.abs().max() == 0.5
+
+
+def test_prediction_leaves_its_arguments_alone_and_records_no_gradient(fitted) -> None:
+    observations, actions = random_rows()
+    kept = observations.clone(), actions.clone()
+    predicted = fitted.predict(observations, actions.requires_grad_())
+    assert not predicted.requires_grad
+    assert torch.equal(observations, kept[0])
+    assert torch.equal(actions, kept[1])
+
+
+def test_state_dict_carries_all_that_predicts(fitted, make_ensemble) -> None:
+    copy = make_ensemble(seed=9)
+    state = {name: tensor.clone() for name, tensor in fitted.state_dict().items()}
+    copy.load_state_dict(state)
+    rows = random_rows()
+    assert torch.equal(copy.predict(*rows), fitted.predict(*rows))
+    fitted.network.zero_()
+    assert copy.network.any()  # no memory is shared
+
+
+def test_nothing_in_the_ensemble_asks_for_a_gradient(make_ensemble) -> None:
+    ensemble = make_ensemble()
+    assert ensemble.members == 3
+    assert not list(ensemble.parameters())
+    assert not any(buffer.requires_grad for buffer in ensemble.buffers())
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        ((2, 7, 3), (2, 7, 2)),  # members
+        ((3, 7, 4), (3, 7, 2)),  # observation size
+        ((3, 7, 3), (3, 7, 3)),  # action size
+        ((3, 7, 3), (3, 6, 2)),  # rows
+        ((7, 3), (7, 2)),  # no members at all
+        ((3,), (2,)),  # one row
+    ],
+)
+def test_refuses_other_shapes(make_ensemble, observations: tuple[int, ...], actions: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"observations and actions have the shapes .* give each member as many rows"):
+        make_ensemble().predict(torch.zeros(observations), torch.zeros(actions))

@@ -1,0 +1,139 @@
+import io
+import threading
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mbrl_async.runtime.trace import Counters, StepRecord
+from mbrl_async.tracking.display import Display, PlainLines
+
+ENOUGH = 10.0
+"""Seconds after which a test gives up; what it waits for takes milliseconds."""
+
+
+def recorded_console(terminal: bool, width: int = 120) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
+
+
+def text_of(console: Console) -> str:
+    return console.file.getvalue()
+
+
+def display_on(console: Console, trajectories: int | None = 40) -> Display:
+    now = iter(range(0, 10**6, 30))  # each look at the clock comes half a minute after the last
+    limits = {"trajectories": trajectories, "env_steps": None, "seconds": 600.0}
+    return Display(title="hopper · async", console=console, now=lambda: float(next(now)), **limits)
+
+
+def collect(display: Display, index: int) -> None:
+    counters = Counters(index, 200 * index, 10.5 * index, 10.0 * index)
+    metrics = {
+        "collect/return": float(index),
+        "share/busy_collect": 0.97,
+        "staleness/policy_versions": 35.0,
+        "staleness/policy_seconds": 10.25,
+    }
+    display.on_step(StepRecord("collect", index, 0.0, 1.0, {}), metrics, counters)
+
+
+def run_to(display: Display, trajectories: int) -> None:
+    counters = Counters(trajectories, 200 * trajectories, 10.5 * trajectories, 10.0 * trajectories)
+    for index in range(1, trajectories + 1):
+        collect(display, index)
+    display.on_step(StepRecord("learn_model", 1, 0, 1, {}), {"learn_model/epochs": 9.0 * trajectories}, counters)
+    display.on_step(
+        StepRecord("improve_policy", 1, 0, 1, {}), {"improve_policy/updates": 33.0 * trajectories}, counters
+    )
+
+
+def test_a_terminal_keeps_the_last_state_on_screen():
+    console = recorded_console(terminal=True)
+    with display_on(console) as display:
+        run_to(display, 12)
+    last = text_of(console).split("hopper · async")[-1]
+    assert "12/40 trajectories · 2400 env steps · 126/600 s" in last
+    assert " left" in last
+    row = next(line for line in last.splitlines() if line.startswith("collect"))
+    assert row.split()[1:3] == ["12", "97%"]
+    assert row.split()[-4:] == ["policy", "35", "10.2", "s"]
+    assert "return 12.0 · mean of last 10 7.5 · run/collection 1.050" in last
+    assert "per trajectory 33.0 updates, 9.0 epochs" in last
+
+
+def test_a_terminal_shows_a_run_before_its_first_step_and_without_a_limit_on_trajectories():
+    console = recorded_console(terminal=True)
+    with display_on(console, trajectories=None):
+        pass
+    assert "0 trajectories · 0 env steps · 0/600 s" in text_of(console)
+    assert "– left" in text_of(console)
+
+
+def test_no_terminal_gets_plain_lines():
+    console = recorded_console(terminal=False)
+    with display_on(console) as display:
+        run_to(display, 12)
+    assert text_of(console).splitlines() == [
+        "12/40 trajectories · 2400 env steps · 126/600 s · return 12.0 · mean of last 10 7.5 · "
+        "run/collection 1.050 · per trajectory 33.0 updates, 9.0 epochs"
+    ]
+
+
+def test_plain_lines_come_when_there_is_news_and_the_last_one_at_the_end():
+    console = recorded_console(terminal=False)
+    lines = ["", "one", "one", "two"]
+    asked = threading.Event()
+
+    def line() -> str:
+        if len(lines) == 1:
+            asked.set()
+            return lines[0]
+        return lines.pop(0)
+
+    printer = PlainLines(console, line, interval=0.001)
+    printer.start()
+    assert asked.wait(ENOUGH)
+    printer.stop()
+    assert text_of(console).splitlines() == ["one", "two"]
+
+
+def test_an_output_that_hangs_does_not_keep_the_run_from_ending(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mbrl_async.tracking.display.LAST_LINE_SECONDS", 0.05)
+    hanging = threading.Event()
+    console = recorded_console(terminal=False)
+    monkeypatch.setattr(console, "print", lambda *_, **__: hanging.wait(ENOUGH))
+    with display_on(console) as display:
+        collect(display, 1)  # returns at once
+    assert not hanging.is_set()
+    hanging.set()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_summary_has_the_results_and_a_command_that_can_be_copied(terminal: bool):
+    console = recorded_console(terminal, width=60)
+    command = "mlflow ui --backend-store-uri sqlite:////home/somebody/" + "deep/" * 20 + "mlflow.db"
+    with display_on(console) as display:
+        run_to(display, 12)
+    display.summary(ending="reached its stop rule", figures=[Path("a/return.png")], user_interface=command)
+    summary = text_of(console).split("hopper · async: ")[-1]
+    rows = {" ".join(line.split()) for line in summary.splitlines()}
+    assert rows >= {
+        "the run reached its stop rule.",
+        "trajectories 12",
+        "environment steps 2400",
+        "return, mean of the last 10 7.5",
+        "run / collection time 1.050",
+        "policy updates per trajectory 33.0",
+        "model epochs per trajectory 9.0",
+        "figures a/return.png",
+        f"all curves: {command}",
+    }
+
+
+def test_the_summary_of_a_run_without_a_trajectory_invents_no_numbers():
+    console = recorded_console(terminal=False)
+    with display_on(console) as display:
+        pass
+    display.summary(ending="failed", figures=[], user_interface="mlflow ui")
+    rows = {" ".join(line.split()) for line in text_of(console).splitlines()}
+    assert {"return, mean of the last 10 –", "run / collection time –", "model epochs per trajectory –"} <= rows

@@ -88,7 +88,6 @@ class _Components:
     def __init__(self, cfg: DictConfig, settings: Settings, spec: TaskSpec) -> None:
         self.settings = settings
         self._sizes = {"observation_size": spec.observation_size, "action_size": spec.action_size}
-        self._members = cfg.dynamics.ensemble.members
         self.task: Callable[[], Task] = _maker(cfg.env)
         self.improvement = _maker(cfg.algorithm.improvement)
         self._policy = _maker(cfg.policy)
@@ -110,9 +109,9 @@ class _Components:
         return {
             "ensemble": ensemble,
             "trainer": self._trainer(ensemble=ensemble, generator=generators.torch("cpu")),
-            "early_stopping": self._early_stopping(members=self._members),
+            "early_stopping": self._early_stopping(members=ensemble.members),
             "buffer": self._buffer(
-                members=self._members, **self._sizes, generator=generators.torch("cpu"), device=device
+                members=ensemble.members, **self._sizes, generator=generators.torch("cpu"), device=device
             ),
         }
 

@@ -1,0 +1,82 @@
+"""Whole runs that must learn: bounds with their odds, on the virtual clock, so that no load of the machine matters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl_async.envs.linear_quadratic import LinearQuadratic
+from mbrl_async.experiment import build_experiment
+from mbrl_async.runtime.stop import Ending, StopSignal
+from mbrl_async.runtime.trace import Counters, StepRecord
+from mbrl_async.types import Metrics
+from tests.small import FIXED_COSTS, composed
+
+POINT_MASS = (
+    "env=linear_quadratic",
+    "dynamics.ensemble.hidden=[64,64]",
+    "stop.trajectories=30",
+    *FIXED_COSTS,
+)
+
+
+class Returns:
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:  # noqa: ARG002
+        if "collect/return" in metrics:
+            self.values.append(metrics["collect/return"])
+
+
+def returns_of(*overrides: str) -> list[float]:
+    experiment = build_experiment(composed(*overrides))
+    returns = Returns()
+    summary = experiment.backend.run(experiment.makers, experiment.schedule, experiment.rule, StopSignal(), returns)
+    assert summary.failure is None, summary.failure
+    assert summary.ending is Ending.FINISHED
+    return returns.values
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["async", "sync"])
+def test_me_trpo_comes_near_the_known_optimum_of_a_point_mass(schedule):
+    """Mean return of the last ten trajectories, relative to random (0) and the optimum (1), of the mean of 5 seeds."""
+    task = LinearQuadratic(horizon=50, control_period=0.1)
+    generator = np.random.default_rng(0)
+    optimum = np.mean([task.optimal_return(task.reset(generator)) for _ in range(500)])
+    shares = []
+    for seed in range(5):
+        returns = returns_of(*POINT_MASS, f"schedule={schedule}", f"seed={seed}")
+        random = np.mean([random_return(task, generator) for _ in range(200)])
+        shares.append((np.mean(returns[-10:]) - random) / (optimum - random))
+    assert np.mean(shares) > 0.9, shares
+
+
+def random_return(task: LinearQuadratic, generator: np.random.Generator) -> float:
+    task.reset(generator)
+    actions = generator.uniform(-1, 1, (task.spec.horizon, task.spec.action_size)).astype(np.float32)
+    return sum(task.step(action)[1] for action in actions)
+
+
+@pytest.mark.slow
+def test_sync_is_bit_identical_on_threads_and_on_simulated_for_a_mujoco_task():
+    small = (
+        "schedule=sync",
+        "iteration.rollouts=2",
+        "iteration.epochs=3",
+        "iteration.updates=3",
+        "stop.trajectories=5",
+    )
+
+    def learned(*overrides: str) -> dict[str, torch.Tensor]:
+        experiment = build_experiment(composed(*small, *overrides))
+        experiment.backend.run(experiment.makers, experiment.schedule, experiment.rule, StopSignal(), Returns())
+        newest = experiment.channels.policies.get()
+        assert newest is not None
+        return dict(newest.parameters)
+
+    threads = learned("backend=threads", "pace.factor=0")
+    simulated = learned(*FIXED_COSTS)
+    assert all(torch.equal(tensor, simulated[name]) for name, tensor in threads.items())

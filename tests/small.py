@@ -1,0 +1,34 @@
+"""Experiments that are small enough for a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+CONFIG_DIRECTORY = Path(__file__).parents[1] / "conf"
+
+SMALL = (
+    "env=linear_quadratic",
+    "env.horizon=20",
+    "dynamics.ensemble.members=2",
+    "dynamics.ensemble.hidden=[16]",
+    "dynamics.buffer.capacity=500",
+    "policy.hidden=[8]",
+    "algorithm.improvement.rollouts=10",
+    "stop.trajectories=5",
+)
+FEW_STEPS = ("iteration.rollouts=2", "iteration.epochs=3", "iteration.updates=2")
+FIXED_COSTS = ("backend=simulated", "simulated.costs.learn_model=0.3", "simulated.costs.improve_policy=0.2")
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration that `python main.py OVERRIDES` composes."""
+    with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def options(group: str) -> list[str]:
+    """The names that `GROUP=…` may have."""
+    return sorted(path.stem for path in (CONFIG_DIRECTORY / group).glob("*.yaml"))

@@ -1,0 +1,138 @@
+"""Every configuration composes, is valid and can be built; every impossible one is refused in a sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mbrl_async.config import ConfigError, validate
+from mbrl_async.experiment import build_experiment
+from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, SMALL, composed, options
+
+GROUPS = ("env", "dynamics", "policy", "algorithm", "schedule", "backend", "tracking")
+
+
+@pytest.mark.parametrize("override", [f"{group}={name}" for group in GROUPS for name in options(group)])
+def test_every_option_of_every_group_can_be_built(override):
+    experiment = build_experiment(composed(override))
+    assert set(experiment.makers) == {"collect", "learn_model", "improve_policy"}
+
+
+@pytest.mark.parametrize("schedule", options("schedule"))
+@pytest.mark.parametrize("env", options("env"))
+def test_every_task_composes_with_every_schedule(env, schedule):
+    validate(composed(f"env={env}", f"schedule={schedule}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "weight", "learning_rate", "capacity", "step_size"),
+    [
+        (("env=half_cheetah",), 0.4, 5e-4, 10_000, 0.01),
+        (("env=walker2d",), 0.4, 5e-4, 10_000, 0.01),
+        (("env=ant",), 0.1, 5e-4, 10_000, 0.02),
+        (("env=hopper",), 0.9, 5e-4, 10_000, 0.02),
+        (("env=hopper", "schedule=sync"), 0.4, 1e-3, 25_000, 0.01),
+        (("schedule=interleaved_model_policy",), 0.9, 1e-3, 25_000, 0.01),
+        (("schedule=interleaved_data_policy",), 0.9, 1e-3, 25_000, 0.01),
+    ],
+)
+def test_the_papers_settings_come_with_the_task_and_the_schedule(overrides, weight, learning_rate, capacity, step_size):
+    cfg = composed(*overrides)
+    assert cfg.dynamics.early_stopping.weight == weight
+    assert cfg.dynamics.training.learning_rate == learning_rate
+    assert cfg.dynamics.buffer.capacity == capacity
+    assert cfg.algorithm.improvement["update"].step_size == step_size
+
+
+@pytest.mark.parametrize("path", sorted((CONFIG_DIRECTORY / "paper").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_of_the_papers_settings_is_used_by_some_choice(path):
+    """Hydra skips an optional file that does not exist without a word, so a misnamed one would never be read."""
+    schedules = {f"{algorithm}_{schedule}" for algorithm in options("algorithm") for schedule in options("schedule")}
+    tasks = {f"{each}_{env}" for each in schedules for env in options("env")}
+    assert path.stem in {"schedule": schedules, "task": tasks}[path.parent.name]
+
+
+def test_the_command_line_wins_over_the_papers_settings():
+    assert composed("env=hopper", "dynamics.early_stopping.weight=0.5").dynamics.early_stopping.weight == 0.5
+
+
+def test_every_option_says_in_its_first_lines_what_it_is():
+    for path in CONFIG_DIRECTORY.rglob("*.yaml"):
+        if "hydra" not in path.parts:
+            comments = [line for line in path.read_text().splitlines()[:2] if line.startswith("# ")]
+            assert any(not line.startswith("# @package") for line in comments), f"{path} begins without a word"
+
+
+def test_the_help_lists_every_group_and_every_option():
+    text = yaml.safe_load((CONFIG_DIRECTORY / "hydra/help/mbrl_async.yaml").read_text())["template"]
+    for group in GROUPS:
+        line = next(line for line in text.splitlines() if re.match(rf"\s+{group}\s", line))
+        listed = line.partition(": ")[2].split(", ")
+        assert sorted(listed) == options(group), f"--help is wrong about {group}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("+dynamics.ensemble.membres=3",), r"dynamics\.ensemble\.membres=3 is no setting .* did you mean members\?"),
+        (("+pace.typo=1",), r"pace\.typo=1 is no setting of pace: there are factor\."),
+        (("+sead=1",), r"sead=1 is no setting of the configuration: did you mean seed\?"),
+        (("dynamics.ensemble.members=0",), r"dynamics\.ensemble\.members=0 .* greater than 0"),
+        (("dynamics.ensemble.members=7",), r"rollouts=50 .* 7 ensemble members: choose a multiple"),
+        (("dynamics.ensemble.hidden=[64,0]",), r"dynamics\.ensemble\.hidden\.1=0 .* greater than 0"),
+        (("dynamics.training.learning_rate=-1",), r"learning_rate=-1 .* greater than 0"),
+        (("dynamics.early_stopping.weight=1",), r"weight=1 .* less than 1"),
+        (("dynamics.buffer.capacity=1",), r"learn_model cannot be made: validation_fraction=0\.2 of capacity=1"),
+        (("policy.initial_log_std=-20",), r"initial_log_std=-20 is below"),
+        (("pace.factor=-1",), r"pace\.factor=-1 .* greater than or equal to 0"),
+        (("pace.factor=0",), r"pace\.factor=0 lets the collector .* run away.*schedule=sync"),
+        (("pace.factor=fast",), r"pace\.factor=fast .* valid number"),
+        (("stop.trajectories=ten",), r"stop\.trajectories=ten .* valid integer"),
+        (("stop.trajectories=0",), r"stop\.trajectories=0 .* greater than 0"),
+        (("stop.trajectories=null",), r"stop\.trajectories=null.* set one of them"),
+        (("schedule.cycle=[{learn_model: 1}]",), r"schedule\.cycle=.* never collects"),
+        (("schedule.cycle=[{collect: -1}]",), r"schedule\.cycle: collect=-1 is no number of steps"),
+        (("schedule=sync", "iteration.rollouts=0"), r"iteration\.rollouts=0 .* greater than 0"),
+        (("schedule=sync", "+iteration.turns=3"), r"iteration\.turns=3 is read by nobody"),
+        (("backend=simulated", "simulated.costs=fast"), r"simulated\.costs=fast cannot be used"),
+        (("backend=simulated", "simulated.costs.learn_model=0"), r"simulated\.costs=.* number of seconds above 0"),
+        (("torch_threads.collect=0",), r"torch_threads\.collect=0 .* greater than 0"),
+        (("env.horizon=2.5",), r"env\.horizon=2\.5 .* valid integer"),
+        (("env._target_=no.such.Task",), r"env\._target_=no\.such\.Task cannot be imported"),
+        (("device=tpu",), r"device=tpu .* 'cpu' or 'cuda'"),
+        (("seed=-1",), r"seed=-1 .* greater than or equal to 0"),
+        (("seed=true",), r"seed=True .* valid integer"),
+        (("tracking.experiment=3",), r"tracking\.experiment=3 .* valid string"),
+        (("env.horizon=${no.such.key}",), r"cannot be resolved.*no\.such\.key"),
+        (("~dynamics.ensemble.members",), r"members"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_sentence(overrides, sentence):
+    with pytest.raises(ConfigError, match=re.compile(sentence, re.DOTALL)) as refusal:
+        build_experiment(composed(*overrides))
+    assert "Traceback" not in str(refusal.value)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device=cuda cannot be used: torch sees no GPU"):
+        build_experiment(composed("device=cuda"))
+
+
+def test_a_target_outside_the_package_is_checked_like_ours(tmp_path: Path, monkeypatch):
+    (tmp_path / "my_task.py").write_text(
+        "from mbrl_async.envs.linear_quadratic import LinearQuadratic\n\n"
+        "class MyTask(LinearQuadratic):\n"
+        "    def __init__(self, *, horizon: int, control_period: float, wind: float) -> None:\n"
+        "        super().__init__(horizon=horizon, control_period=control_period)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = (*SMALL, *FIXED_COSTS, "env._target_=my_task.MyTask")
+    build_experiment(composed(*mine, "+env.wind=1.5"))
+    with pytest.raises(ConfigError, match=r"env\.wind=strong .* valid number"):
+        build_experiment(composed(*mine, "+env.wind=strong"))
+    with pytest.raises(ConfigError, match="wind"):
+        build_experiment(composed(*mine))

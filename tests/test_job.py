@@ -1,0 +1,175 @@
+"""Whole jobs on a small task: what they leave in MLflow and in files, however they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from safetensors.torch import load_file
+
+from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
+from mbrl_async.config import ConfigError
+from mbrl_async.job import Job, WorkerFailedError, run_job
+from mbrl_async.results import read_trajectories
+from mbrl_async.runtime.trace import read_trace
+from tests.small import FEW_STEPS, FIXED_COSTS, SMALL, composed
+
+CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
+METRICS_DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Job]:
+    def make(*overrides: str) -> Job:
+        uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
+        return Job(composed(*SMALL, uri, *overrides), overrides, CHOICES, tmp_path / "output")
+
+    return make
+
+
+def only_run(tmp_path: Path) -> tuple[MlflowClient, Run]:
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments)
+    return client, run
+
+
+def test_a_finished_job_leaves_everything(job, tmp_path, capsys):
+    score = run_job(job(*FIXED_COSTS))
+    client, run = only_run(tmp_path)
+    output = tmp_path / "output"
+
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "me_trpo linear_quadratic async seed 0"
+    assert run.data.params["dynamics.ensemble.members"] == "2"
+    assert run.data.tags["schedule"] == "async"
+    artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    files = {"config.yaml", "overrides.txt", "environment.json", "trace.jsonl", "figures"}
+    learned = {"policy.safetensors", "model.safetensors", "trajectories.safetensors"}
+    assert artifacts == files | learned
+    assert {path.name for path in output.iterdir()} == artifacts
+    assert all(path.stat().st_size > 10_000 for path in (output / "figures").iterdir())
+
+    trajectories = read_trajectories(output / "trajectories.safetensors")
+    returns = [metric.value for metric in client.get_metric_history(run.info.run_id, "collect/return")]
+    assert returns == [trajectory.undiscounted_return for trajectory in trajectories]
+    assert score == pytest.approx(sum(returns) / len(returns))
+    trace = read_trace(output / "trace.jsonl")
+    assert [record.pulled["policy"] for record in trace if record.worker == "collect"] == [
+        trajectory.policy_version for trajectory in trajectories
+    ]
+    assert "torch" in json.loads((output / "environment.json").read_text())["packages"]
+
+    screen = re.sub(r"\s+", "", capsys.readouterr().out)
+    assert "therunreacheditsstoprule" in screen
+    assert "mlflowui--backend-store-uri" in screen
+
+
+def test_metrics_have_true_env_steps_and_the_runs_clock(job, tmp_path):
+    run_job(job(*FIXED_COSTS))
+    client, run = only_run(tmp_path)
+    history = client.get_metric_history(run.info.run_id, "run/seconds")
+    assert [metric.step for metric in history] == [20, 40, 60, 80, 100]
+    for metric in history:
+        seconds = (metric.timestamp - run.info.start_time) / 1000
+        assert seconds == pytest.approx(metric.value, abs=0.002), "timestamps are in whole milliseconds"
+
+
+def test_every_metric_is_documented_and_every_documented_metric_is_logged(job, tmp_path):
+    run_job(job(*FIXED_COSTS))
+    _, run = only_run(tmp_path)
+    documented = set(re.findall(r"^\| `([^`]+)`", METRICS_DOCUMENT.read_text(), re.MULTILINE))
+    workers = ("collect", "learn_model", "improve_policy")
+    expanded = {name.replace("<worker>", worker) for name in documented for worker in workers}
+    assert set(run.data.metrics) == expanded
+
+
+def test_a_failing_worker_is_named_and_the_run_is_failed_with_all_it_had(job, tmp_path, monkeypatch):
+    improve = ImaginedPolicyImprovement.improve
+
+    def fail_later(self, policy, *arguments):
+        if float(policy.log_std.detach().sum()) != 0.0:  # after the first update
+            raise ArithmeticError("no more")
+        return improve(self, policy, *arguments)
+
+    monkeypatch.setattr(ImaginedPolicyImprovement, "improve", fail_later)
+    with pytest.raises(WorkerFailedError, match="improve_policy failed: ArithmeticError: no more") as failure:
+        run_job(job(*FIXED_COSTS))
+    assert isinstance(failure.value.__cause__, ArithmeticError)
+    client, run = only_run(tmp_path)
+    assert run.info.status == "FAILED"
+    assert "trajectories.safetensors" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("backend", [("backend=simulated",), ("backend=threads", "pace.factor=0.05")])
+def test_an_interrupted_job_is_killed_and_keeps_its_trajectories(job, tmp_path, monkeypatch, number, backend):
+    improve = ImaginedPolicyImprovement.improve
+
+    def interrupt(self, *arguments):
+        os.kill(os.getpid(), number)
+        return improve(self, *arguments)
+
+    monkeypatch.setattr(ImaginedPolicyImprovement, "improve", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job(*backend, "stop.trajectories=100000"))
+    client, run = only_run(tmp_path)
+    assert run.info.status == "KILLED"
+    assert len(read_trajectories(tmp_path / "output" / "trajectories.safetensors")) >= 1
+    assert "trajectories.safetensors" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+
+
+def test_a_refused_configuration_leaves_no_run(job, tmp_path):
+    with pytest.raises(ConfigError):
+        run_job(job("dynamics.ensemble.members=0"))
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def learned_by(job: Job) -> tuple[list[tuple[str, int, dict[str, int]]], dict[str, torch.Tensor]]:
+    """Who stepped when with which versions, and every parameter at the end."""
+    run_job(job)
+    trace = [(record.worker, record.index, dict(record.pulled)) for record in read_trace(job.output / "trace.jsonl")]
+    policy, model = (load_file(job.output / f"{name}.safetensors") for name in ("policy", "model"))
+    return trace, {**policy, **model}
+
+
+def assert_identical(first: Job, second: Job) -> None:
+    trace, parameters = learned_by(first)
+    other_trace, other_parameters = learned_by(second)
+    assert trace == other_trace
+    assert parameters.keys() == other_parameters.keys()
+    for name, tensor in parameters.items():
+        assert torch.equal(tensor, other_parameters[name]), f"{name} differs"
+
+
+def test_sync_learns_the_same_to_the_last_bit_on_threads_and_on_simulated(job):
+    sync = ("schedule=sync", *FEW_STEPS)
+    assert_identical(job(*sync, "backend=threads", "pace.factor=0"), job(*sync, *FIXED_COSTS))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ("schedule=async",),
+        ("schedule=sync", *FEW_STEPS),
+        ("schedule=interleaved_model_policy", "iteration.rollouts=2", "iteration.turns=2"),
+        ("schedule=interleaved_data_policy", "iteration.turns=2", "iteration.updates=2"),
+    ],
+    ids=lambda schedule: schedule[0],
+)
+def test_simulated_runs_with_fixed_costs_repeat_to_the_last_bit(job, schedule):
+    assert_identical(job(*schedule, *FIXED_COSTS), job(*schedule, *FIXED_COSTS))
+
+
+def test_another_seed_is_another_run(job):
+    _, parameters = learned_by(job(*FIXED_COSTS))
+    _, others = learned_by(job(*FIXED_COSTS, "seed=1"))
+    assert not torch.equal(parameters["log_std"], others["log_std"])

@@ -1,0 +1,38 @@
+"""Format, lint, types, and the two commands that everything begins with."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",)],
+    ids=["format", "lint", "types"],
+)
+def test_the_gates_are_passed(command):
+    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_continuous_integration_runs_the_readmes_test_command():
+    script = (ROOT / ".ci" / "run").read_text().splitlines()[-1].replace(" -q ", " ")
+    assert script in (ROOT / "README.md").read_text()
+
+
+def test_pinned_versions_lie_within_the_declared_ranges():
+    from packaging.requirements import Requirement
+
+    declared = re.findall(r'^    "([^"]+)",', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    ranges = {Requirement(each).name.lower(): Requirement(each).specifier for each in declared if ">=" in each}
+    pins = dict(line.lower().split("==") for line in (ROOT / "requirements.txt").read_text().splitlines())
+    assert pins.keys() == ranges.keys()
+    for name, version in pins.items():
+        assert ranges[name].contains(version), f"{name}=={version} is outside {ranges[name]}"

@@ -1,0 +1,234 @@
+"""Each worker alone: what it takes, what it leaves, and what it does with bad values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl_async.dynamics.buffer import TransitionBuffer
+from mbrl_async.dynamics.early_stopping import EarlyStopping
+from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.training import EnsembleTrainer
+from mbrl_async.envs.linear_quadratic import LinearQuadratic
+from mbrl_async.policies.gaussian_mlp import GaussianMLP
+from mbrl_async.runtime.channels import Latest, Stream
+from mbrl_async.runtime.clock import VirtualClock
+from mbrl_async.runtime.stop import Ending, StopSignal
+from mbrl_async.types import FloatArray, Interrupted, NonFiniteError, Trajectory
+from mbrl_async.workers.collector import Collector
+from mbrl_async.workers.model_learner import ModelLearner
+from mbrl_async.workers.policy_learner import PolicyLearner
+
+HORIZON = 10
+PERIOD = 0.25
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make_policy(seed: int = 0) -> GaussianMLP:
+    return GaussianMLP(
+        observation_size=4,
+        action_size=2,
+        hidden=[8],
+        initial_log_std=-1.0,
+        minimum_log_std=-10.0,
+        generator=generator(seed),
+        device="cpu",
+    )
+
+
+def make_ensemble(seed: int = 0) -> Ensemble:
+    return Ensemble(
+        observation_size=4,
+        action_size=2,
+        members=2,
+        hidden=[8],
+        minimum_std=1e-3,
+        observation_limit=100.0,
+        generator=generator(seed),
+        device="cpu",
+    )
+
+
+class Bench:
+    """A collector and a model learner on the same channels."""
+
+    def __init__(self, task: LinearQuadratic | None = None, pace: float = 1.0) -> None:
+        self.stop = StopSignal()
+        self.clock = VirtualClock(self.stop)
+        self.trajectories: Stream[Trajectory] = Stream()
+        self.policies, self.models = Latest(), Latest()
+        self.task = task or LinearQuadratic(horizon=HORIZON, control_period=PERIOD)
+        self.collector = Collector(
+            task=self.task,
+            policy=make_policy(),
+            policies=self.policies,
+            trajectories=self.trajectories,
+            pace=pace,
+            clock=self.clock,
+            environment_generator=np.random.default_rng(0),
+            action_generator=generator(),
+        )
+        ensemble = make_ensemble()
+        self.learner = ModelLearner(
+            ensemble=ensemble,
+            trainer=EnsembleTrainer(ensemble=ensemble, learning_rate=1e-3, batch_size=8, generator=generator()),
+            early_stopping=EarlyStopping(members=2, weight=0.4),
+            buffer=TransitionBuffer(
+                members=2,
+                capacity=100,
+                validation_fraction=0.2,
+                observation_size=4,
+                action_size=2,
+                generator=generator(),
+                device="cpu",
+            ),
+            trajectories=self.trajectories,
+            models=self.models,
+            clock=self.clock,
+            device="cpu",
+        )
+
+    def collect(self) -> Trajectory:
+        assert self.collector.pull()
+        self.collector.step()
+        self.collector.push()
+        return self.trajectories.history[-1]
+
+
+def test_the_collector_acts_uniformly_at_random_until_there_is_a_policy():
+    bench = Bench()
+    actions = np.concatenate([bench.collect().actions for _ in range(100)])  # (1000, 2)
+    assert bench.collector.pulled == {"policy": 0}
+    assert np.abs(actions).max() <= 1.0
+    # 2000 draws of a uniform on [-1, 1]: the mean's standard error is 0.013, so 0.065 is wrong once in 2 million.
+    assert abs(actions.mean()) < 0.065
+    assert actions.std() == pytest.approx(3**-0.5, abs=0.03)
+
+
+def test_the_collector_uses_the_newest_policy_and_says_which():
+    bench = Bench()
+    bench.policies.put(make_policy(1).state_dict())
+    newest = make_policy(2)
+    bench.policies.put(newest.state_dict())
+    trajectory = bench.collect()
+    assert trajectory.policy_version == 2
+    noise = torch.randn(2, generator=generator())
+    expected = newest(torch.from_numpy(trajectory.observations[0])).sample(noise)
+    assert torch.allclose(torch.from_numpy(trajectory.actions[0]), expected.detach())
+
+
+def test_a_trajectory_lasts_its_control_periods_times_the_pace():
+    for pace in (1.0, 0.5, 0.0):
+        bench = Bench(pace=pace)
+        bench.collect()
+        assert bench.clock.now() == pytest.approx(pace * HORIZON * PERIOD)
+
+
+def test_the_collectors_metrics_describe_the_trajectory():
+    bench = Bench()
+    bench.collector.pull()
+    report = bench.collector.step()
+    bench.collector.push()
+    (trajectory,) = bench.trajectories.history
+    assert (report.trajectories, report.env_steps) == (1, HORIZON)
+    assert report.metrics["return"] == trajectory.undiscounted_return
+    assert report.metrics["length"] == HORIZON
+    assert report.metrics["lateness_max_ms"] == report.metrics["deadline_misses"] == 0.0
+
+
+def test_an_interrupted_trajectory_is_dropped():
+    bench = Bench()
+    bench.collector.pull()
+    bench.stop.request(Ending.KILLED)
+    with pytest.raises(Interrupted):
+        bench.collector.step()
+    assert bench.trajectories.history == []
+
+
+def test_a_return_that_is_not_finite_is_an_error_that_says_where():
+    class Unbounded(LinearQuadratic):
+        def step(self, action: FloatArray) -> tuple[FloatArray, float]:
+            observation, _ = super().step(action)
+            return observation, float("nan")
+
+    bench = Bench(Unbounded(horizon=HORIZON, control_period=PERIOD))
+    bench.collector.pull()
+    with pytest.raises(NonFiniteError, match="return of a trajectory with policy 0 is not finite"):
+        bench.collector.step()
+
+
+def test_the_model_learner_waits_for_data_learns_until_it_stops_and_waits_again():
+    bench = Bench()
+    assert not bench.learner.pull()
+    bench.collect()
+    epochs = 0
+    while bench.learner.pull():
+        report = bench.learner.step()
+        bench.learner.push()
+        epochs += 1
+        assert epochs < 10_000, "early stopping never fired"
+    assert epochs >= 2, "early stopping cannot fire on the first epoch"
+    assert report.metrics["epochs"] == epochs
+    assert report.metrics["transitions"] == HORIZON
+    newest = bench.models.get()
+    assert newest is not None
+    assert newest.version == epochs
+
+    bench.collect()
+    assert bench.learner.pull(), "new data makes all members learn again"
+    assert bench.learner.pulled == {"trajectories": 2}
+
+
+def test_an_interrupted_epoch_changes_nothing():
+    bench = Bench()
+    bench.collect()
+    bench.learner.pull()
+    before = {name: tensor.clone() for name, tensor in bench.learner._ensemble.state_dict().items()}
+    bench.stop.request(Ending.KILLED)
+    with pytest.raises(Interrupted):
+        bench.learner.step()
+    after = bench.learner._ensemble.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+class FakeImprovement:
+    """Notes what it was given, and moves one parameter."""
+
+    def improve(self, policy, model, reward, starts, generator, check_interrupted):  # noqa: ARG002
+        self.model, self.starts = model, starts(3)
+        with torch.no_grad():
+            policy.log_std.add_(0.5)
+        return {"kl": 0.25}
+
+
+def test_the_policy_learner_needs_a_model_and_improves_in_the_newest():
+    stop, models, policies, improvement = StopSignal(), Latest(), Latest(), FakeImprovement()
+    learner = PolicyLearner(
+        policy=make_policy(),
+        ensemble=make_ensemble(1),
+        improvement=improvement,  # type: ignore[arg-type]
+        task=LinearQuadratic(horizon=HORIZON, control_period=PERIOD),
+        models=models,
+        policies=policies,
+        clock=VirtualClock(stop),
+        environment_generator=np.random.default_rng(0),
+        generator=generator(),
+    )
+    assert not learner.pull()
+    models.put(make_ensemble(2).state_dict())
+    models.put(make_ensemble(3).state_dict())
+    assert learner.pull()
+    report = learner.step()
+    learner.push()
+    assert learner.pulled == {"model": 2}
+    assert report.metrics == {"kl": 0.25, "updates": 1.0}
+    assert torch.equal(improvement.model.network, make_ensemble(3).network)
+    assert improvement.starts.shape == (3, 4)
+    published = policies.get()
+    assert published is not None
+    assert torch.allclose(published.parameters["log_std"], torch.full((2,), -0.5))
+    assert learner.pull(), "it always steps, also with a model that it used before"

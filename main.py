@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 CONFIG_DIRECTORY = str(Path(__file__).parent / "conf")
@@ -33,7 +34,9 @@ def run(cfg: DictConfig) -> float:
     try:
         return run_job(job)
     except (ConfigError, TrackingError) as error:
-        raise SystemExit(_refuse(str(error))) from None
+        if hydra_cfg.mode == RunMode.MULTIRUN:
+            raise  # Hydra goes on with the other jobs, and raises it at the end
+        raise SystemExit(_refuse(str(error))) from None  # keeps Hydra from adding words of its own
 
 
 def main() -> int:
@@ -57,6 +60,11 @@ def main() -> int:
 
 
 def _report(error: Exception) -> int:
+    from mbrl_async.config import ConfigError
+    from mbrl_async.tracking.store import TrackingError
+
+    if isinstance(error, (ConfigError, TrackingError)):
+        return _refuse(str(error))
     traceback.print_exception(error.__cause__ or error)
     print(f"\nThe run failed: {error}", file=sys.stderr)  # noqa: T201
     return 1

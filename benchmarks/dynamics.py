@@ -1,24 +1,27 @@
-"""Seconds an epoch of the ensemble, and predicted transitions a second: `python -m benchmarks.dynamics`.
-
-An epoch is also given as a multiple of its floor: the same batched matrix products, with nothing between them.
-"""
+"""Seconds an epoch of the ensemble, and predicted transitions a second."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
-from benchmarks.measurement import Measurement, median_seconds, print_table, torch_threads
+from benchmarks.measurement import Measurement, median_seconds, torch_threads
+from benchmarks.paper_ensemble import (
+    ACTION_SIZE,
+    MEMBERS,
+    OBSERVATION_SIZE,
+    make_ensemble,
+    prediction_products,
+    training_products,
+)
 from mbrl_async.dynamics.buffer import TransitionBuffer
 from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.types import Transitions
 
-MEMBERS, HIDDEN, BATCH = 5, (512, 512, 512), 256  # the paper's ensemble
-OBSERVATION_SIZE, ACTION_SIZE = 17, 6  # HalfCheetah
+BATCH = 256  # the paper's
 TRANSITIONS = 10_000  # a full buffer, of which 8000 are trained on
 VALIDATION_FRACTION = 0.2
 ROLLOUTS = 50  # imagined at once, an equal share for each member
@@ -37,40 +40,42 @@ class Learner:
         self.trainer.epoch(self.buffer, torch.arange(MEMBERS) < active_members, _go_on)
 
 
-def measure(threads: int, repetitions: int = 5) -> list[Measurement]:
+def measure(threads: int, repetitions: int) -> list[Measurement]:
     """Medians with this many torch threads."""
     with torch_threads(threads):
-        learner = _learner()
-        epoch, floor, one_member, validation = median_seconds(
-            repetitions,
-            lambda: learner.epoch(MEMBERS),
-            _matrix_products_of_an_epoch(),
-            lambda: learner.epoch(1),
-            lambda: learner.trainer.validation_losses(learner.buffer),
-        )
-        (prediction,) = median_seconds(20 * repetitions, _prediction(learner.ensemble))
-    label = f"{threads} thread{'s' if threads > 1 else ''}"
+        learner = make_learner()
+        return [*_training(learner, threads, repetitions), _prediction(learner.ensemble, threads, 20 * repetitions)]
+
+
+def _training(learner: Learner, threads: int, repetitions: int) -> list[Measurement]:
+    epoch, products, one_member, validation = median_seconds(
+        repetitions,
+        lambda: learner.epoch(MEMBERS),
+        products_of_an_epoch(),
+        lambda: learner.epoch(1),
+        lambda: learner.trainer.validation_losses(learner.buffer),
+    )
     return [
-        Measurement(f"epoch, all members, {label}", epoch, "s"),
-        Measurement(f"epoch / matrix products alone, {label}", epoch / floor, ""),
-        Measurement(f"epoch, one active member, {label}", one_member, "s"),
-        Measurement(f"validation, {label}", validation, "s"),
-        Measurement(f"predicted transitions, {ROLLOUTS} rollouts at once, {label}", ROLLOUTS / prediction, "1/s"),
+        Measurement("epoch, all members", epoch, "s", threads, products / epoch),
+        Measurement("epoch, one active member", one_member, "s", threads),
+        Measurement("validation", validation, "s", threads),
     ]
 
 
-def _learner() -> Learner:
-    generator = torch.Generator().manual_seed(0)
-    ensemble = Ensemble(
-        observation_size=OBSERVATION_SIZE,
-        action_size=ACTION_SIZE,
-        members=MEMBERS,
-        hidden=HIDDEN,
-        minimum_std=1e-3,
-        observation_limit=100.0,
-        generator=generator,
-        device="cpu",
+def _prediction(ensemble: Ensemble, threads: int, repetitions: int) -> Measurement:
+    share = ROLLOUTS // MEMBERS
+    observations, actions = torch.zeros(MEMBERS, share, OBSERVATION_SIZE), torch.zeros(MEMBERS, share, ACTION_SIZE)
+    prediction, products = median_seconds(
+        repetitions, lambda: ensemble.predict(observations, actions), prediction_products(share)
     )
+    name = f"predicted transitions, {ROLLOUTS} rollouts"
+    return Measurement(name, ROLLOUTS / prediction, "1/s", threads, products / prediction)
+
+
+def make_learner() -> Learner:
+    """One with the paper's sizes."""
+    generator = torch.Generator().manual_seed(0)
+    ensemble = make_ensemble(generator)
     buffer = TransitionBuffer(
         members=MEMBERS,
         capacity=TRANSITIONS,
@@ -92,39 +97,18 @@ def _transitions(generator: torch.Generator) -> Transitions:
     return Transitions(observations, actions, 0.9 * observations)
 
 
-def _matrix_products_of_an_epoch() -> Callable[[], None]:
-    """Forward, and backward to weights and to inputs, in the shapes of training; the first inputs need no gradient."""
-    rows = round(TRANSITIONS * (1 - VALIDATION_FRACTION))
-    sizes = [OBSERVATION_SIZE + ACTION_SIZE, *HIDDEN, OBSERVATION_SIZE]
-    activations = [torch.randn(MEMBERS, BATCH, size) for size in sizes]
-    weights = [torch.randn(MEMBERS, fan_in, fan_out) for fan_in, fan_out in pairwise(sizes)]
-
-    def multiply(batch: int) -> None:
-        inputs = [activation[:, :batch] for activation in activations]
-        for layer, weight in enumerate(weights):
-            torch.bmm(inputs[layer], weight)
-            torch.bmm(inputs[layer].transpose(1, 2), inputs[layer + 1])
-            if layer > 0:
-                torch.bmm(inputs[layer + 1], weight.transpose(1, 2))
+def products_of_an_epoch() -> Callable[[], None]:
+    """In the shapes of training, whose last batch is what is left."""
+    batches, rest = divmod(round(TRANSITIONS * (1 - VALIDATION_FRACTION)), BATCH)
+    full, last = training_products(BATCH), training_products(rest)
 
     def epoch() -> None:
-        for start in range(0, rows, BATCH):
-            multiply(min(BATCH, rows - start))
+        for _ in range(batches):
+            full()
+        last()
 
     return epoch
 
 
-def _prediction(ensemble: Ensemble) -> Callable[[], torch.Tensor]:
-    share = ROLLOUTS // MEMBERS
-    observations, actions = torch.zeros(MEMBERS, share, OBSERVATION_SIZE), torch.zeros(MEMBERS, share, ACTION_SIZE)
-    return lambda: ensemble.predict(observations, actions)
-
-
 def _go_on() -> None:
     """Nothing interrupts a benchmark."""
-
-
-if __name__ == "__main__":
-    print(f"{torch.get_float32_matmul_precision()} float32 precision of matrix products; medians of 5")
-    for thread_count in (1, 2):
-        print_table(measure(thread_count))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,11 @@ class Measurement:
     name: str
     value: float
     unit: str
+    threads: int
+    """That torch could use within one operation; in a run, of each worker."""
+    ratio_to_ceiling: float | None = None
+    """Speed as a share of what bounds it, for which 1 is the most: of computing, the same matrix products with nothing
+    between them; of a run, collecting alone. None: no such bound is known."""
 
 
 def median_seconds(repetitions: int, *actions: Callable[[], object]) -> list[float]:
@@ -40,12 +45,6 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(former)
-
-
-def print_table(measurements: Iterable[Measurement]) -> None:
-    """One line a figure."""
-    for measurement in measurements:
-        print(f"{measurement.name:<60} {measurement.value:>12.4g} {measurement.unit}")
 
 
 def _seconds(action: Callable[[], object]) -> float:

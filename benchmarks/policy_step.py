@@ -1,29 +1,26 @@
-"""Where the time of a policy improvement goes: `python -m benchmarks.policy_step`.
+"""Where the time of a policy improvement goes.
 
 The sizes are HalfCheetah's and the paper's: 5 models of 3 x 512, a policy of 2 x 64, 50 x 200 imagined transitions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from benchmarks.measurement import Measurement, median_seconds, print_table, torch_threads
+from benchmarks.measurement import Measurement, median_seconds, torch_threads
+from benchmarks.paper_ensemble import ACTION_SIZE, MEMBERS, OBSERVATION_SIZE, make_ensemble, prediction_products
 from mbrl_async.algorithms.advantages import AdvantageEstimator
 from mbrl_async.algorithms.imagination import Rollouts, imagine
 from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
 from mbrl_async.algorithms.trpo import TRPO
-from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 
-OBSERVATION_SIZE, ACTION_SIZE, VELOCITY = 17, 6, 8  # HalfCheetah; VELOCITY: the index that is rewarded
-MEMBERS, HIDDEN = 5, (512, 512, 512)
+VELOCITY = 8  # the index of HalfCheetah's observation that is rewarded
 ROLLOUTS, HORIZON = 50, 200
-MANY_ROLLOUTS = (250, 1000)
 ACTIONS = 1000  # taken one by one in a measurement
 
 
@@ -32,7 +29,7 @@ class PolicyStep:
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)
-        self.ensemble = _ensemble(self.generator)
+        self.ensemble = make_ensemble(self.generator)
         self.baseline = LinearFeatureBaseline(regularisation=1e-5)
         self.estimator = AdvantageEstimator(discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=self.baseline)
         self.trpo = TRPO(
@@ -83,22 +80,39 @@ class PolicyStep:
         return 0.1 * torch.randn(count, OBSERVATION_SIZE, generator=self.generator)
 
 
-def measure(threads: int, repetitions: int = 5) -> list[Measurement]:
-    """Medians with this many torch threads."""
-    label = f"{threads} thread{'s' if threads > 1 else ''}"
+def measure(threads: int, repetitions: int, many_rollouts: Sequence[int]) -> list[Measurement]:
+    """Medians with this many torch threads; imagining `many_rollouts`, which takes long, only once."""
     with torch_threads(threads):
         step = PolicyStep()
-        parts = _parts(step)
-        seconds = dict(zip(parts, median_seconds(repetitions, *parts.values()), strict=True))
-        imaginations = median_seconds(1, *(partial(step.imagine, rollouts) for rollouts in MANY_ROLLOUTS))
-    action = seconds.pop("actions")
-    speeds = {ROLLOUTS: ROLLOUTS * HORIZON / seconds["imagination"]}
-    speeds |= {n: n * HORIZON / taken for n, taken in zip(MANY_ROLLOUTS, imaginations, strict=True)}
-    return [
-        *(Measurement(f"{part}, {label}", value, "s") for part, value in seconds.items()),
-        *(Measurement(f"imagined transitions, {n} rollouts, {label}", value, "1/s") for n, value in speeds.items()),
-        Measurement(f"one action, {label}", 1e6 * action / ACTIONS, "us"),
-    ]
+        return [
+            *_seconds_of_parts(step, threads, repetitions),
+            _imagination(step, ROLLOUTS, threads, repetitions),
+            *(_imagination(step, rollouts, threads, 1) for rollouts in many_rollouts),
+            _action(step, threads, repetitions),
+        ]
+
+
+def _seconds_of_parts(step: PolicyStep, threads: int, repetitions: int) -> list[Measurement]:
+    parts = _parts(step)
+    seconds = median_seconds(repetitions, *parts.values())
+    return [Measurement(part, value, "s", threads) for part, value in zip(parts, seconds, strict=True)]
+
+
+def _imagination(step: PolicyStep, rollouts: int, threads: int, repetitions: int) -> Measurement:
+    products = prediction_products(rollouts // MEMBERS)
+
+    def products_of_all_steps() -> None:
+        for _ in range(HORIZON):
+            products()
+
+    imagination, least = median_seconds(repetitions, lambda: step.imagine(rollouts), products_of_all_steps)
+    name = f"imagined transitions, {rollouts} rollouts"
+    return Measurement(name, rollouts * HORIZON / imagination, "1/s", threads, least / imagination)
+
+
+def _action(step: PolicyStep, threads: int, repetitions: int) -> Measurement:
+    (actions,) = median_seconds(repetitions, step.act)
+    return Measurement("one action", 1e6 * actions / ACTIONS, "us", threads)
 
 
 def _parts(step: PolicyStep) -> dict[str, Callable[[], object]]:
@@ -110,21 +124,7 @@ def _parts(step: PolicyStep) -> dict[str, Callable[[], object]]:
         "baseline": lambda: step.fit_baseline(rollouts),
         "advantages, with the baseline": lambda: step.estimator.estimate(rollouts.observations, rollouts.rewards),
         "TRPO update": lambda: step.update(rollouts, advantages),
-        "actions": step.act,
     }
-
-
-def _ensemble(generator: torch.Generator) -> Ensemble:
-    return Ensemble(
-        observation_size=OBSERVATION_SIZE,
-        action_size=ACTION_SIZE,
-        members=MEMBERS,
-        hidden=HIDDEN,
-        minimum_std=1e-3,
-        observation_limit=100.0,
-        generator=generator,
-        device="cpu",
-    )
 
 
 def _reward(observations: Tensor, actions: Tensor, _next_observations: Tensor) -> Tensor:
@@ -133,9 +133,3 @@ def _reward(observations: Tensor, actions: Tensor, _next_observations: Tensor) -
 
 def _go_on() -> None:
     """Nothing interrupts a benchmark."""
-
-
-if __name__ == "__main__":
-    print("medians of 5; the larger imaginations once, after one that does not count")
-    for thread_count in (1, 2):
-        print_table(measure(thread_count))

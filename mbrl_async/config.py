@@ -25,7 +25,7 @@ from pydantic import (
     create_model,
 )
 
-STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True)
+STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True, allow_inf_nan=False)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -105,7 +105,8 @@ def build(node: DictConfig, **arguments: Any) -> Any:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
         cause = error.__cause__
-        raise ConfigError(str(cause) if isinstance(cause, ValueError) else str(error)) from error
+        told = str(cause) if isinstance(cause, ValueError) else " ".join(str(error).split())
+        raise ConfigError(told) from error
 
 
 def _components(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

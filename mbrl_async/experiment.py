@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.config import ConfigError, Settings, build, validate
 from mbrl_async.envs.task import Task
@@ -117,7 +117,13 @@ class _Components:
 
 
 def _makers(cfg: DictConfig, components: _Components, channels: Channels) -> dict[str, WorkerMaker]:
-    """The wiring: who is made of what, and who talks to whom."""
+    """The wiring: who is made of what, and who talks to whom.
+
+    Raises:
+        ConfigError: the algorithm names other workers than those that are wired here.
+    """
+    if set(cfg.algorithm.workers) != set(WORKERS):
+        raise ConfigError(f"algorithm.workers={sorted(cfg.algorithm.workers)} must name {', '.join(WORKERS)}.")
     worker = {name: _maker(node) for name, node in cfg.algorithm.workers.items()}
     settings = components.settings
     seed, device = settings.seed, settings.device
@@ -170,9 +176,10 @@ def _makers(cfg: DictConfig, components: _Components, channels: Channels) -> dic
 
 
 def _maker(node: DictConfig) -> Callable[..., Any]:
-    """Resolve a component's configuration now, and make it where it will be used."""
-    made: Callable[..., Any] = build(node, _partial_=True)
-    return made
+    """Resolve a component's configuration now, and make it, with all that it contains, where it will be used."""
+    resolved = OmegaConf.to_container(node, resolve=True)
+    # Partial: Hydra would put the arguments into a configuration, and so copy what workers share.
+    return lambda **arguments: build(DictConfig(resolved), _partial_=True)(**arguments)
 
 
 def _spec(cfg: DictConfig) -> TaskSpec:
@@ -188,7 +195,7 @@ def _require_possible(settings: Settings, schedule: Schedule) -> None:
     if settings.pace.factor == 0 and schedule.collects_without_limit:
         raise ConfigError(
             "pace.factor=0 lets the collector of this schedule run away from the learners: use a factor above 0 "
-            "(0.1 is ten times as fast as real time), backend=simulated, which does not wait, or schedule=sync."
+            "(0.1 is ten times as fast as real time; with backend=simulated no factor waits), or schedule=sync."
         )
 
 
@@ -197,6 +204,6 @@ def _rehearse(makers: Mapping[str, WorkerMaker]) -> None:
     clock = VirtualClock(StopSignal())
     for name, make in makers.items():
         try:
-            make(clock)
-        except (ValueError, TypeError) as error:
+            make(clock).close()
+        except (ConfigError, ValueError, TypeError) as error:
             raise ConfigError(f"{name} cannot be made: {error}") from error

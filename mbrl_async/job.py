@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import Ending, StopSignal, stop_on_signals
 from mbrl_async.runtime.trace import Counters, Observer, StepRecord
 from mbrl_async.tracking.display import Display
-from mbrl_async.tracking.environment import describe_environment
+from mbrl_async.tracking.environment import Environment, describe_environment
 from mbrl_async.tracking.run import MlflowRun, Status
 from mbrl_async.tracking.store import experiment_id, open_store, user_interface
 from mbrl_async.types import Metrics
@@ -29,14 +30,18 @@ if TYPE_CHECKING:
 SCORED_TRAJECTORIES = 10
 """The last ones, whose mean return is a job's score."""
 
+FIGURES = "figures"
+"""The folder of the figures, among the files and among the artifacts."""
+
 STATUS: Mapping[Ending, Status] = {
     Ending.FINISHED: "FINISHED",
     Ending.FAILED: "FAILED",
     Ending.KILLED: "KILLED",
 }
-
-ARTIFACT_SECONDS: Mapping[Ending, float] = {Ending.FINISHED: 60.0, Ending.FAILED: 60.0, Ending.KILLED: 2.0}
+ARTIFACT_SECONDS: Mapping[Ending, float] = {Ending.FINISHED: 60.0, Ending.FAILED: 60.0, Ending.KILLED: 0.9}
 """How long MLflow may take for the files of a run; an interrupted one has to end within five seconds in all."""
+
+log = logging.getLogger(__name__)
 
 
 class WorkerFailedError(Exception):
@@ -61,60 +66,64 @@ class Job:
 
 
 def run_job(job: Job) -> float:
-    """Run to the end, record everything, and return the mean return of the last trajectories.
+    """Run to the end, record everything, and return the mean return of the last trajectories (NaN if there are none).
 
     Raises:
         ConfigError: the configuration cannot be used; nothing was started.
         TrackingError: MLflow cannot be used as configured; nothing was started.
         WorkerFailedError: a worker raised; the MLflow run is FAILED.
-        KeyboardInterrupt: the run was interrupted, and all it has is saved; the MLflow run is KILLED.
+        KeyboardInterrupt: the run was interrupted, and all it has is saved; the MLflow run is KILLED, or FINISHED if
+            it had reached its stop rule by then.
     """
     experiment = build_experiment(job.cfg)
     torch.set_float32_matmul_precision(experiment.settings.matmul_precision)
     client = open_store(experiment.settings.tracking.uri)
     stop = StopSignal()
-    run = _start_run(job, experiment, client)
-    returns = _Returns()
-    display = _display(job, experiment)
-    ending = Ending.FAILED  # should anything go wrong before the summary says better
+    with stop_on_signals(stop):
+        return _record(job, experiment, client, stop)
+
+
+def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSignal) -> float:
+    """Run within an MLflow run, which ends with the right status whatever happens."""
+    environment = describe_environment(source=Path(__file__).parent, device=torch.device(experiment.settings.device))
+    run = _start_run(job, experiment, client, environment)
+    returns, display = _Returns(), _display(job, experiment)
+    ending = Ending.FAILED  # unless everything is saved
+    delivered = False
     try:
-        with stop_on_signals(stop):
-            with display:
-                summary = _run(experiment, stop, _Observers(run, display, returns))
-            ending = summary.ending
-            write_results(job.output, experiment.channels, summary)
-            run.log_artifacts(job.output, ARTIFACT_SECONDS[ending])
-    except KeyboardInterrupt:
-        ending = Ending.KILLED
-        raise
+        _describe(job, run, environment)
+        with display:
+            summary = _run(experiment, stop, _Observers(run, display, returns))
+        write_results(job.output, experiment.channels, summary)
+        run.log_artifacts(job.output, patience=ARTIFACT_SECONDS[summary.ending])
+        ending = summary.ending
     finally:
-        run.finish(STATUS[ending])
-    figures = [] if ending is Ending.KILLED else _draw(job, client, run)
-    display.summary(
-        ending=ending.value, figures=figures, user_interface=user_interface(experiment.settings.tracking.uri)
-    )
-    _raise_if_unfinished(summary)
+        delivered = run.finish(STATUS[ending])
+    figures = _draw(job, client, run) if delivered and not stop.interrupted else []
+    display.summary(ending=ending.value, figures=figures, user_interface=user_interface(client.tracking_uri))
+    _raise_if_unfinished(summary, stop)
     return returns.score()
 
 
-def _start_run(job: Job, experiment: Experiment, client: MlflowClient) -> MlflowRun:
-    """Create the MLflow run, with everything that is known before it starts."""
+def _start_run(job: Job, experiment: Experiment, client: MlflowClient, environment: Environment) -> MlflowRun:
     settings = experiment.settings
-    environment = describe_environment(source=Path(__file__).parent, device=torch.device(settings.device))
     tags = {name: job.choices[name] for name in ("env", "algorithm", "schedule", "backend")}
-    run = MlflowRun(
+    return MlflowRun(
         client=client,
         experiment_id=experiment_id(client, settings.tracking.experiment),
         name=f"{tags['algorithm']} {tags['env']} {tags['schedule']} seed {settings.seed}",
         tags={**tags, "seed": str(settings.seed), **environment.tags()},
     )
+
+
+def _describe(job: Job, run: MlflowRun, environment: Environment) -> None:
+    """Record everything that is known before the start."""
     config: Any = OmegaConf.to_container(job.cfg, resolve=True)
     run.log_parameters(config)
     job.output.mkdir(parents=True, exist_ok=True)
     (job.output / "config.yaml").write_text(OmegaConf.to_yaml(job.cfg))
     (job.output / "overrides.txt").write_text("".join(f"{override}\n" for override in job.overrides))
     environment.write(job.output / "environment.json")
-    return run
 
 
 def _run(experiment: Experiment, stop: StopSignal, observer: Observer) -> RunSummary:
@@ -122,9 +131,12 @@ def _run(experiment: Experiment, stop: StopSignal, observer: Observer) -> RunSum
     gc.collect()
     gc.freeze()
     try:
-        return experiment.backend.run(experiment.makers, experiment.schedule, experiment.rule, stop, observer)
+        summary = experiment.backend.run(experiment.makers, experiment.schedule, experiment.rule, stop, observer)
     finally:
         gc.unfreeze()
+    if summary.unresponsive:
+        log.warning("Still in a step, and left behind: %s.", ", ".join(summary.unresponsive))
+    return summary
 
 
 def _display(job: Job, experiment: Experiment) -> Display:
@@ -139,19 +151,21 @@ def _display(job: Job, experiment: Experiment) -> Display:
 
 
 def _draw(job: Job, client: MlflowClient, run: MlflowRun) -> list[Path]:
-    """The figures of a run that has ended, as files and as artifacts."""
-    directory = job.output / "figures"
-    directory.mkdir(exist_ok=True)
-    figures = write_figures(client, run.run_id, directory)
-    run.log_artifacts(job.output)
+    """The figures of a run that has ended, as files and as artifacts; none if they cannot be drawn."""
+    try:
+        figures = write_figures(client, run.run_id, job.output / FIGURES)
+    except Exception as error:  # a run that is over and saved must not fail for its pictures
+        log.warning("The figures could not be drawn (%s: %s).", type(error).__name__, error)
+        return []
+    run.log_artifacts(job.output / FIGURES, below=FIGURES)
     return figures
 
 
-def _raise_if_unfinished(summary: RunSummary) -> None:
+def _raise_if_unfinished(summary: RunSummary, stop: StopSignal) -> None:
     if summary.failure is not None:
         error = summary.failure.error
         raise WorkerFailedError(f"{summary.failure.worker} failed: {type(error).__name__}: {error}") from error
-    if summary.ending is Ending.KILLED:
+    if stop.interrupted:
         raise KeyboardInterrupt
 
 
@@ -178,4 +192,4 @@ class _Returns:
 
     def score(self) -> float:
         last = self._returns[-SCORED_TRAJECTORIES:]
-        return sum(last) / len(last)
+        return sum(last) / len(last) if last else float("nan")

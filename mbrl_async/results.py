@@ -13,7 +13,7 @@ from mbrl_async.experiment import Channels
 from mbrl_async.runtime.channels import Latest
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.trace import TRACE_FILE, write_trace
-from mbrl_async.types import Parameters, Trajectory
+from mbrl_async.types import Trajectory
 
 POLICY_FILE = "policy.safetensors"
 MODEL_FILE = "model.safetensors"
@@ -47,11 +47,6 @@ def read_trajectories(path: Path) -> list[Trajectory]:
     arrays = (tensors[name].numpy() for name in ("observations", "actions", "rewards"))
     versions = tensors["policy_versions"].tolist()
     return [Trajectory(*each) for each in zip(*arrays, versions, strict=True)]
-
-
-def read_parameters(path: Path) -> Parameters:
-    """Named tensors, for `load_state_dict` of the component that published them."""
-    return load_file(path)
 
 
 def _write_parameters(path: Path, channel: Latest) -> None:

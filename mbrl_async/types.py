@@ -62,6 +62,8 @@ class StepReport:
     trajectories: int = 0
     env_steps: int = 0
     """Control steps of the real system."""
+    collection_seconds: float = 0.0
+    """The least time in which the real system can make these steps: their control periods."""
 
 
 @dataclass(frozen=True)

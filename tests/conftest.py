@@ -4,6 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from mlflow import MlflowClient
+
+from mbrl_async.tracking.store import open_store
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +16,9 @@ def _one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
+    """Of one SQLite store for all tests, because making its tables takes a second."""
+    return open_store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")

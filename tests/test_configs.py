@@ -21,30 +21,42 @@ def test_every_option_of_every_group_can_be_built(override):
     assert set(experiment.makers) == {"collect", "learn_model", "improve_policy"}
 
 
+@pytest.mark.parametrize("algorithm", options("algorithm"))
 @pytest.mark.parametrize("schedule", options("schedule"))
 @pytest.mark.parametrize("env", options("env"))
-def test_every_task_composes_with_every_schedule(env, schedule):
-    validate(composed(f"env={env}", f"schedule={schedule}"))
+def test_every_task_composes_with_every_schedule_and_algorithm(env, schedule, algorithm):
+    validate(composed(f"env={env}", f"schedule={schedule}", f"algorithm={algorithm}"))
 
 
 @pytest.mark.parametrize(
-    ("overrides", "weight", "learning_rate", "capacity", "step_size"),
+    ("overrides", "weight", "learning_rate", "capacity"),
     [
-        (("env=half_cheetah",), 0.4, 5e-4, 10_000, 0.01),
-        (("env=walker2d",), 0.4, 5e-4, 10_000, 0.01),
-        (("env=ant",), 0.1, 5e-4, 10_000, 0.02),
-        (("env=hopper",), 0.9, 5e-4, 10_000, 0.02),
-        (("env=hopper", "schedule=sync"), 0.4, 1e-3, 25_000, 0.01),
-        (("schedule=interleaved_model_policy",), 0.9, 1e-3, 25_000, 0.01),
-        (("schedule=interleaved_data_policy",), 0.9, 1e-3, 25_000, 0.01),
+        (("algorithm=me_ppo", "env=half_cheetah"), 0.4, 5e-4, 10_000),
+        (("algorithm=me_ppo", "env=ant"), 0.1, 5e-4, 10_000),
+        (("algorithm=me_ppo", "env=hopper"), 0.9, 5e-4, 10_000),
+        (("algorithm=me_ppo", "env=walker2d"), 0.99, 5e-4, 10_000),
+        (("algorithm=me_ppo", "env=hopper", "schedule=sync"), 0.4, 5e-4, 25_000),
+        (("env=half_cheetah",), 0.4, 5e-4, 10_000),
+        (("env=walker2d",), 0.4, 5e-4, 10_000),
+        (("env=ant",), 0.1, 5e-4, 10_000),
+        (("env=hopper",), 0.9, 5e-4, 10_000),
+        (("env=hopper", "schedule=sync"), 0.4, 1e-3, 25_000),
+        (("schedule=interleaved_model_policy",), 0.9, 1e-3, 25_000),
+        (("schedule=interleaved_data_policy",), 0.9, 1e-3, 25_000),
     ],
 )
-def test_the_papers_settings_come_with_the_task_and_the_schedule(overrides, weight, learning_rate, capacity, step_size):
+def test_the_papers_settings_come_with_the_task_and_the_schedule(overrides, weight, learning_rate, capacity):
     cfg = composed(*overrides)
     assert cfg.dynamics.early_stopping.weight == weight
     assert cfg.dynamics.training.learning_rate == learning_rate
     assert cfg.dynamics.buffer.capacity == capacity
-    assert cfg.algorithm.improvement["update"].step_size == step_size
+
+
+@pytest.mark.parametrize(
+    ("env", "step_size"), [("half_cheetah", 0.01), ("walker2d", 0.01), ("ant", 0.02), ("hopper", 0.02)]
+)
+def test_the_papers_trust_region_comes_with_the_task(env, step_size):
+    assert composed(f"env={env}").algorithm.improvement["update"].step_size == step_size
 
 
 @pytest.mark.parametrize("path", sorted((CONFIG_DIRECTORY / "paper").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -89,6 +101,7 @@ def test_the_help_lists_every_group_and_every_option():
         (("policy.initial_log_std=-20",), r"initial_log_std=-20 is below"),
         (("pace.factor=-1",), r"pace\.factor=-1 .* greater than or equal to 0"),
         (("pace.factor=0",), r"pace\.factor=0 lets the collector .* run away.*schedule=sync"),
+        (("pace.factor=inf",), r"pace\.factor=inf .* finite number"),
         (("pace.factor=fast",), r"pace\.factor=fast .* valid number"),
         (("stop.trajectories=ten",), r"stop\.trajectories=ten .* valid integer"),
         (("stop.trajectories=0",), r"stop\.trajectories=0 .* greater than 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from mbrl_async.config import ConfigError
 from mbrl_async.job import Job, WorkerFailedError, run_job
 from mbrl_async.results import read_trajectories
 from mbrl_async.runtime.trace import read_trace
-from tests.small import FEW_STEPS, FIXED_COSTS, SMALL, composed
+from tests.small import FEW_STEPS, FIXED_COSTS, SMALL, composed, options
 
 CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
 METRICS_DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -83,13 +84,24 @@ def test_metrics_have_true_env_steps_and_the_runs_clock(job, tmp_path):
         assert seconds == pytest.approx(metric.value, abs=0.002), "timestamps are in whole milliseconds"
 
 
-def test_every_metric_is_documented_and_every_documented_metric_is_logged(job, tmp_path):
-    run_job(job(*FIXED_COSTS))
+def documented(algorithm: str) -> set[str]:
+    """The metrics that docs/metrics.md promises for an algorithm."""
+    names, of = set(), algorithm
+    for line in METRICS_DOCUMENT.read_text().splitlines():
+        if line.startswith("## "):
+            of = algorithm
+        elif alone := re.match(r"Of `algorithm=(\w+)` alone:", line):
+            of = alone[1]
+        elif (name := re.match(r"\| `([^`]+)`", line)) and of == algorithm:
+            names.add(name[1])
+    return names
+
+
+@pytest.mark.parametrize("algorithm", options("algorithm"))
+def test_every_metric_is_documented_and_every_documented_metric_is_logged(job, tmp_path, algorithm):
+    run_job(job(*FIXED_COSTS, f"algorithm={algorithm}"))
     _, run = only_run(tmp_path)
-    documented = set(re.findall(r"^\| `([^`]+)`", METRICS_DOCUMENT.read_text(), re.MULTILINE))
-    workers = ("collect", "learn_model", "improve_policy")
-    expanded = {name.replace("<worker>", worker) for name in documented for worker in workers}
-    assert set(run.data.metrics) == expanded
+    assert set(run.data.metrics) == documented(algorithm)
 
 
 def test_a_failing_worker_is_named_and_the_run_is_failed_with_all_it_had(job, tmp_path, monkeypatch):
@@ -127,6 +139,43 @@ def test_an_interrupted_job_is_killed_and_keeps_its_trajectories(job, tmp_path, 
     assert "trajectories.safetensors" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
+def test_an_interruption_after_the_end_stops_the_sweep_but_not_the_run(job, tmp_path, monkeypatch):
+    monkeypatch.setattr("mbrl_async.job.write_results", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job(*FIXED_COSTS))
+    _, run = only_run(tmp_path)
+    assert run.info.status == "FINISHED"
+
+
+def test_a_run_that_ends_before_its_first_trajectory_has_no_score(job, tmp_path):
+    score = run_job(job(*FIXED_COSTS, "stop.trajectories=null", "stop.seconds=0.5"))
+    assert math.isnan(score)
+    _, run = only_run(tmp_path)
+    assert run.info.status == "FINISHED"
+
+
+def test_figures_that_cannot_be_drawn_do_not_fail_the_run(job, tmp_path, monkeypatch, caplog):
+    def fail(*_: object) -> None:
+        raise OSError("no font")
+
+    monkeypatch.setattr("mbrl_async.job.write_figures", fail)
+    run_job(job(*FIXED_COSTS))
+    _, run = only_run(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert "The figures could not be drawn (OSError: no font)." in caplog.text
+
+
+def test_results_that_cannot_be_saved_make_the_run_a_failed_one(job, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("mbrl_async.job.write_results", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run_job(job(*FIXED_COSTS))
+    _, run = only_run(tmp_path)
+    assert run.info.status == "FAILED"
+
+
 def test_a_refused_configuration_leaves_no_run(job, tmp_path):
     with pytest.raises(ConfigError):
         run_job(job("dynamics.ensemble.members=0"))
@@ -159,11 +208,12 @@ def test_sync_learns_the_same_to_the_last_bit_on_threads_and_on_simulated(job):
     "schedule",
     [
         ("schedule=async",),
+        ("schedule=async", "algorithm=me_ppo"),
         ("schedule=sync", *FEW_STEPS),
         ("schedule=interleaved_model_policy", "iteration.rollouts=2", "iteration.turns=2"),
         ("schedule=interleaved_data_policy", "iteration.turns=2", "iteration.updates=2"),
     ],
-    ids=lambda schedule: schedule[0],
+    ids=lambda schedule: schedule[-1],
 )
 def test_simulated_runs_with_fixed_costs_repeat_to_the_last_bit(job, schedule):
     assert_identical(job(*schedule, *FIXED_COSTS), job(*schedule, *FIXED_COSTS))

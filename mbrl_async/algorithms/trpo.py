@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from mbrl_async.algorithms.batch import Batch
 from mbrl_async.algorithms.conjugate_gradient import conjugate_gradient
 from mbrl_async.algorithms.fisher import FisherProduct
 from mbrl_async.algorithms.flat import assign, flatten
 from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import Metrics, require_finite
-
-
-@dataclass(frozen=True)
-class Batch:
-    """N actions that the old policy took, and how much better than expected each was."""
-
-    observations: Tensor  # (N, O)
-    actions: Tensor  # (N, A), as sampled
-    advantages: Tensor  # (N,)
-    old: Gaussian  # the distribution (N, A) that they were sampled from
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that broadcasting would let pass.
-
-        Raises:
-            ValueError: the rows do not belong together.
-        """
-        rows = len(self.observations)
-        if self.actions.shape != self.old.mean.shape or self.advantages.shape != (rows,):
-            raise ValueError(
-                f"actions {tuple(self.actions.shape)} and advantages {tuple(self.advantages.shape)} do not fit: "
-                f"give {tuple(self.old.mean.shape)} and ({rows},), one row an observation."
-            )
-
-    def surrogate(self, new: Gaussian) -> Tensor:
-        """Mean of ratio x advantage: what the new policy is expected to gain."""
-        log_ratio = new.log_probability(self.actions) - self.old.log_probability(self.actions)  # (N,)
-        return (log_ratio.exp() * self.advantages).mean()
 
 
 class TRPO:

@@ -63,7 +63,7 @@ class Gate:
                 self._state.found_nothing(worker, self._clock.now())
                 self._changed.notify_all()
 
-    def fail(self, worker: str, error: Exception) -> None:
+    def fail(self, worker: str, error: BaseException) -> None:
         """`worker` raised `error`."""
         with self._changed:
             self._state.fail(worker, error)

@@ -71,7 +71,7 @@ class Simulated:
 
 
 def _is_cost(cost: float | str) -> bool:
-    return cost == MEASURED if isinstance(cost, str) else cost > 0
+    return cost == MEASURED if isinstance(cost, str) else 0 < cost < math.inf
 
 
 class _Simulation:
@@ -101,11 +101,16 @@ class _Simulation:
         for name, make in makers.items():
             self._attempt(name, self._make, make)
         while self._stop.ending is None:
-            for name in makers:
-                if name not in self._in_flight and self._state.allowed(name) and self._stop.ending is None:
-                    self._attempt(name, self._begin)
+            self._begin_what_is_allowed()
             if self._in_flight and self._stop.ending is None:
                 self._finish_next()
+        for name in self._workers:
+            self._attempt(name, self._close)
+
+    def _begin_what_is_allowed(self) -> None:
+        for name in self._workers:
+            if name not in self._in_flight and self._state.allowed(name) and self._stop.ending is None:
+                self._attempt(name, self._begin)
 
     def _attempt(self, name: str, action: Callable[..., None], *arguments: object) -> None:
         """A worker's exception ends the run, but not the program."""
@@ -119,6 +124,9 @@ class _Simulation:
 
     def _make(self, name: str, make: WorkerMaker) -> None:
         self._workers[name] = make(self._clock)
+
+    def _close(self, name: str) -> None:
+        self._workers[name].close()
 
     def _begin(self, name: str) -> None:
         """Compute a step now, in virtual time; it will be published when its duration is over."""

@@ -18,7 +18,7 @@ class WorkerFailure:
     """The exception that ended a run, and whose it was."""
 
     worker: str
-    error: Exception
+    error: BaseException
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ class RunState:
         if self._rule.reached(self.counters):
             self._stop.request(Ending.FINISHED)
 
-    def fail(self, worker: str, error: Exception) -> None:
-        """`worker` raised: the first one that does ends the run."""
-        if self._failure is None:
+    def fail(self, worker: str, error: BaseException) -> None:
+        """`worker` raised: that ends the run, unless it is over anyway."""
+        if self._stop.ending is None:
             self._failure = WorkerFailure(worker, error)
-        self._stop.request(Ending.FAILED)
+            self._stop.request(Ending.FAILED)
 
     def summary(self, now: float, unresponsive: tuple[str, ...] = ()) -> RunSummary:
         """What remains of the run when it has ended, `now`.
@@ -101,12 +101,11 @@ class RunState:
         return RunSummary(self._stop.ending, counters, list(self.records), self._failure, unresponsive)
 
     def _count(self, record: StepRecord, report: StepReport) -> None:
-        collected = record.finish - record.start if report.env_steps else 0.0
         self.counters = Counters(
             trajectories=self.counters.trajectories + report.trajectories,
             env_steps=self.counters.env_steps + report.env_steps,
             seconds=record.finish,
-            collection_seconds=self.counters.collection_seconds + collected,
+            collection_seconds=self.counters.collection_seconds + report.collection_seconds,
         )
 
     def _wait(self, worker: str) -> None:

@@ -75,6 +75,11 @@ class StopSignal:
         self._interrupted = True
 
     @property
+    def interrupted(self) -> bool:
+        """Whether a signal came, be it before the end or after."""
+        return self._interrupted
+
+    @property
     def ending(self) -> Ending | None:
         """Why the run is over; None while it goes on."""
         if self._interrupted:

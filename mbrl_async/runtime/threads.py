@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Annotated
 
 import torch
@@ -22,7 +23,7 @@ from mbrl_async.types import Interrupted
 
 POLL_SECONDS = 0.1
 """How often the main thread looks for a signal or the end of the allowed seconds."""
-GRACE_SECONDS = 4.0
+GRACE_SECONDS = 2.0
 """How long workers may take to leave their step when the run is over; they look far more often."""
 
 
@@ -71,20 +72,22 @@ class Threads:
     def _work(self, name: str, make: WorkerMaker, gate: Gate, clock: WallClock, made: threading.Semaphore) -> None:
         try:
             self._prepare_thread(name)
-            worker = make(clock)
-            made.release()
-            while gate.enter(name):
-                start = clock.now()
-                if worker.pull():
-                    gate.finish(name, start, worker, worker.step())
-                else:
-                    gate.found_nothing(name)
+            with closing(make(clock)) as worker:
+                made.release()
+                while gate.enter(name):
+                    start = clock.now()
+                    if worker.pull():
+                        gate.finish(name, start, worker, worker.step())
+                    else:
+                        gate.found_nothing(name)
         except Interrupted:
             pass
-        except Exception as error:
+        except BaseException as error:  # a SystemExit, too: nobody else would hear of it in this thread
             gate.fail(name, error)
 
     def _prepare_thread(self, name: str) -> None:
+        # The first question of a thread resets its number to what another thread set last: ask before setting it.
+        torch.get_num_threads()
         torch.set_num_threads(self._torch_threads[name])
         if name != COLLECT and sys.platform == "linux":  # elsewhere a process has one priority for all its threads
             own = threading.get_native_id()

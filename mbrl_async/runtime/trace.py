@@ -39,7 +39,7 @@ class Counters:
     env_steps: int = 0
     seconds: float = 0.0
     collection_seconds: float = 0.0
-    """Time that the real system was busy: the least that any run with this data can take."""
+    """Control periods of the real system so far: the least time that any run with this data can take."""
 
 
 class Observer(Protocol):

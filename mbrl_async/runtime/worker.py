@@ -7,6 +7,7 @@ Every backend runs every worker in the same loop, each where and when it thinks 
         if worker.pull():
             report = worker.step()
             worker.push()
+    worker.close()
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class Worker(Protocol):
 
     def push(self) -> None:
         """Publish the result."""
+
+    def close(self) -> None:
+        """Give back what the worker holds outside Python; nothing follows."""
 
 
 WorkerMaker = Callable[[Clock], Worker]

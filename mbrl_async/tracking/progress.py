@@ -55,9 +55,8 @@ class Snapshot:
 
     @property
     def time_ratio(self) -> float | None:
-        """Run time / collection time; None before the first trajectory."""
-        collection = self.counters.collection_seconds
-        return self.counters.seconds / collection if collection > 0 else None
+        """Run time / collection time when the newest trajectory ended; None before the first."""
+        return self.metrics.get("run/time_ratio")
 
     def per_trajectory(self, metric: str) -> float | None:
         """A cumulative metric divided by the trajectories; None if either is missing."""

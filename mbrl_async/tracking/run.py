@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 
 from mbrl_async.runtime.trace import Counters, StepRecord
 from mbrl_async.tracking.errors import reason
@@ -19,7 +19,7 @@ from mbrl_async.types import Metrics
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-PATIENCE: Mapping[Status, float] = {"FINISHED": 30.0, "FAILED": 30.0, "KILLED": 2.0}
+PATIENCE: Mapping[Status, float] = {"FINISHED": 30.0, "FAILED": 30.0, "KILLED": 0.8}
 """Seconds that the last metrics, and then the status, may take; an interrupted run has to end within five in all."""
 
 ARTIFACTS_PATIENCE = 60.0
@@ -76,41 +76,42 @@ class MlflowRun:
                 self.run_id, params=parameters[first : first + PARAMETERS_IN_A_BATCH], synchronous=True
             )
 
-    def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Add what was not known at the start."""
-        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()], synchronous=True)
-
     def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
         """Leave the metrics of a step to the writer."""
         timestamp = round((self._started + record.finish) * 1000)
         self._writer.put([Metric(name, value, timestamp, counters.env_steps) for name, value in metrics.items()])
 
-    def log_artifacts(self, directory: Path, patience: float = ARTIFACTS_PATIENCE) -> None:
-        """Copy all files of `directory`, also after `finish`; waits for at most `patience` seconds.
+    def log_artifacts(self, directory: Path, below: str | None = None, patience: float = ARTIFACTS_PATIENCE) -> None:
+        """Copy all files of `directory` to the artifacts, in the folder `below`; waits for at most `patience` seconds.
 
         Does not raise, because the files are safe where they are: says so if MLflow does not take them.
         """
-        failure = _attempt(lambda: self._client.log_artifacts(self.run_id, str(directory)), patience)
+        failure = _attempt(lambda: self._client.log_artifacts(self.run_id, str(directory), below), patience)
         if failure is not None:
             log.error("MLflow run %s: its files are in %s, but not in MLflow (%s).", self.run_id, directory, failure)
 
-    def finish(self, status: Status) -> None:
-        """Write what is left and end the run; the first call counts. Says what was lost, if something was."""
+    def finish(self, status: Status) -> bool:
+        """Write what is left and end the run; the first call counts. Says what was lost, if something was.
+
+        Returns:
+            Whether MLflow took everything.
+        """
         if self._finished:
-            return
+            return True
         self._finished = True
         patience = self._patience[status]
         lost = self._writer.close(patience)
         if lost:
             failure = self._writer.failure or _no_answer(patience)
             log.error("MLflow run %s: its last %d metrics are lost (%s).", self.run_id, lost, failure)
-        self._terminate(status, patience)
+        return self._terminate(status, patience) and not lost
 
-    def _terminate(self, status: Status, patience: float) -> None:
+    def _terminate(self, status: Status, patience: float) -> bool:
         ended = round(self._now() * 1000)
         failure = _attempt(lambda: self._client.set_terminated(self.run_id, status, ended), patience)
         if failure is not None:
             log.error("MLflow run %s ended as %s, but MLflow shows it as RUNNING (%s).", self.run_id, status, failure)
+        return failure is None
 
 
 def flatten(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:

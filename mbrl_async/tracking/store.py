@@ -6,6 +6,7 @@ import logging
 import shlex
 import socket
 import sqlite3
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,7 +73,8 @@ def user_interface(uri: str) -> str:
     """The shell command that opens MLflow's pages on the store at `uri`; of a server, its address."""
     if urlsplit(uri).scheme in ("http", "https"):
         return uri
-    return f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    # By its interpreter, because the environment may not be activated.
+    return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri])
 
 
 def _silence_mlflow() -> None:

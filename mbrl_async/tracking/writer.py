@@ -60,7 +60,7 @@ class MetricWriter:
         self._closing.set()
         self._thread.join(patience)
         self._given_up.set()
-        return len(self._unsent) + sum(len(metrics) for metrics in self._queue)
+        return len(self._unsent) + sum(len(metrics) for metrics in list(self._queue))
 
     def _run(self) -> None:
         _yield_to_workers()

@@ -78,6 +78,7 @@ class Collector:
         actions = np.empty((spec.horizon, spec.action_size), np.float32)
         rewards = np.empty(spec.horizon, np.float32)
         observations[0] = self._task.reset(self._environment_generator)
+        started = self._clock.now()
         pacer = Pacer(self._clock, self._control_period)
         for t in range(spec.horizon):
             actions[t] = self._act(observations[t])
@@ -86,12 +87,27 @@ class Collector:
         trajectory = Trajectory(observations, actions, rewards, self._version)
         require_finite(trajectory.undiscounted_return, f"The return of a trajectory with policy {self._version}")
         self._collected = trajectory
-        return StepReport(_metrics(trajectory, pacer), trajectories=1, env_steps=trajectory.length)
+        return StepReport(
+            _metrics(trajectory, pacer),
+            trajectories=1,
+            env_steps=trajectory.length,
+            collection_seconds=self._seconds_needed(started),
+        )
 
     def push(self) -> None:
         """Hand the trajectory over."""
         assert self._collected is not None, "push comes after step"
         self._trajectories.put(self._collected)
+
+    def close(self) -> None:
+        """Close the task."""
+        self._task.close()
+
+    def _seconds_needed(self, started: float) -> float:
+        """What the trajectory that began at `started` had to take: without a period, what it did take."""
+        if self._control_period == 0:
+            return self._clock.now() - started
+        return self._task.spec.horizon * self._control_period
 
     @torch.no_grad()
     def _act(self, observation: FloatArray) -> FloatArray:

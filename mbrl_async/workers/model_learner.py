@@ -97,3 +97,6 @@ class ModelLearner:
     def push(self) -> None:
         """Publish weights and normalisation."""
         self._models.put(self._ensemble.state_dict())
+
+    def close(self) -> None:
+        """Nothing is held outside Python."""

@@ -89,6 +89,10 @@ class PolicyLearner:
         """Publish the policy."""
         self._policies.put(self._policy.state_dict())
 
+    def close(self) -> None:
+        """Close the task."""
+        self._task.close()
+
     def _starts(self, count: int) -> torch.Tensor:
         """Start observations (count, O) on the learner's device."""
         return start_observations(self._task, count, self._environment_generator).to(self._generator.device)

@@ -1,9 +1,6 @@
-from pathlib import Path
-
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from mbrl_async.algorithms.advantages import AdvantageEstimator
 from mbrl_async.algorithms.flat import flatten
@@ -13,8 +10,8 @@ from mbrl_async.algorithms.trpo import TRPO
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import Interrupted, NonFiniteError
+from tests.small import composed
 
-CONF = Path(__file__).parents[2] / "conf"
 ROLLOUTS, HORIZON = 40, 20
 
 
@@ -157,11 +154,11 @@ def test_members_that_cannot_share_the_rollouts_are_refused_before_the_run():
 
 
 def test_the_configuration_builds_the_paper_s_me_trpo():
-    conf = OmegaConf.create({"env": {"horizon": 20}, "algorithm": OmegaConf.load(CONF / "algorithm" / "me_trpo.yaml")})
-    improvement = instantiate(conf.algorithm.improvement)
+    cfg = composed(f"env.horizon={HORIZON}")
+    improvement = instantiate(cfg.algorithm.improvement)
     improvement.require_compatible(members=5)
     policy = instantiate(
-        OmegaConf.load(CONF / "policy" / "gaussian_mlp.yaml"),
+        cfg.policy,
         observation_size=2,
         action_size=1,
         generator=torch.Generator().manual_seed(0),

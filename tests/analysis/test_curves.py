@@ -9,14 +9,9 @@ from mbrl_async.analysis.curves import TRACE_FILE, moving_mean, read_run
 from mbrl_async.analysis.figures import write_figures
 from mbrl_async.runtime.trace import Counters, StepRecord, write_trace
 from mbrl_async.tracking.run import MlflowRun
-from mbrl_async.tracking.store import experiment_id, open_store
+from mbrl_async.tracking.store import experiment_id
 
 TRACE = [StepRecord("collect", index, 10.0 * index, 10.0 * (index + 1), {"policy": index}) for index in (1, 2, 3)]
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
-    return open_store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
 
 
 @pytest.fixture

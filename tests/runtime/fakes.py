@@ -19,12 +19,13 @@ PERIOD = 0.25  # seconds of a fake control step: exact in binary, so that virtua
 
 @dataclass
 class Wires:
-    """The three channels, and everything that came out of the stream."""
+    """The three channels, everything that came out of the stream, and who was closed."""
 
     trajectories: Stream[int] = field(default_factory=Stream)
     models: Latest = field(default_factory=Latest)
     policies: Latest = field(default_factory=Latest)
     received: list[int] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
 
 
 class FakeCollector:
@@ -50,10 +51,15 @@ class FakeCollector:
         for _ in range(STEPS):
             self.clock.sleep_until(self.clock.now() + self.period)
         self.count += 1
-        return StepReport({"return": float(self.count)}, trajectories=1, env_steps=STEPS)
+        return StepReport(
+            {"return": float(self.count)}, trajectories=1, env_steps=STEPS, collection_seconds=STEPS * self.period
+        )
 
     def push(self) -> None:
         self.wires.trajectories.put(self.count)
+
+    def close(self) -> None:
+        self.wires.closed.append(COLLECT)
 
 
 class FakeModelLearner:
@@ -86,6 +92,9 @@ class FakeModelLearner:
     def push(self) -> None:
         self.wires.models.put({"total": self.total})
 
+    def close(self) -> None:
+        self.wires.closed.append(LEARN_MODEL)
+
 
 class FakePolicyLearner:
     """The policy mixes the model's number with its own history, so that any other order gives another result."""
@@ -116,6 +125,9 @@ class FakePolicyLearner:
 
     def push(self) -> None:
         self.wires.policies.put({"value": self.value})
+
+    def close(self) -> None:
+        self.wires.closed.append(IMPROVE_POLICY)
 
 
 def fake_makers(wires: Wires, *, period: float = PERIOD, epochs: int = 3) -> dict[str, WorkerMaker]:

@@ -33,6 +33,7 @@ def collect(display: Display, index: int) -> None:
         "share/busy_collect": 0.97,
         "staleness/policy_versions": 35.0,
         "staleness/policy_seconds": 10.25,
+        "run/time_ratio": 1.05,
     }
     display.on_step(StepRecord("collect", index, 0.0, 1.0, {}), metrics, counters)
 

@@ -113,7 +113,7 @@ def test_a_server_that_does_not_answer_is_refused_at_once():
 
 def test_the_command_for_the_pages_survives_a_shell():
     uri = "sqlite:////home/a user/mlflow.db"
-    assert shlex.split(user_interface(uri)) == ["mlflow", "ui", "--backend-store-uri", uri]
+    assert shlex.split(user_interface(uri)) == [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     assert user_interface("http://host:5000") == "http://host:5000"
 
 

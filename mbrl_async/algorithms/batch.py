@@ -1,0 +1,40 @@
+"""What a policy-gradient update learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mbrl_async.policies.gaussian import Gaussian
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N actions that the old policy took, and how much better than expected each was."""
+
+    observations: Tensor  # (N, O)
+    actions: Tensor  # (N, A), as sampled
+    advantages: Tensor  # (N,)
+    old: Gaussian  # the distribution (N, A) that they were sampled from
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that broadcasting would let pass.
+
+        Raises:
+            ValueError: the rows do not belong together.
+        """
+        rows = len(self.observations)
+        if self.actions.shape != self.old.mean.shape or self.advantages.shape != (rows,):
+            raise ValueError(
+                f"actions {tuple(self.actions.shape)} and advantages {tuple(self.advantages.shape)} do not fit: "
+                f"give {tuple(self.old.mean.shape)} and ({rows},), one row an observation."
+            )
+
+    def ratio(self, new: Gaussian) -> Tensor:
+        """How much likelier each action is now, (N,)."""
+        return (new.log_probability(self.actions) - self.old.log_probability(self.actions)).exp()
+
+    def surrogate(self, new: Gaussian) -> Tensor:
+        """Mean of ratio x advantage: what the new policy is expected to gain."""
+        return (self.ratio(new) * self.advantages).mean()

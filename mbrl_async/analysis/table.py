@@ -1,0 +1,108 @@
+"""The runs of an MLflow experiment in numbers, one a line: `python -m mbrl_async.analysis.table EXPERIMENT`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mlflow import MlflowClient
+from rich.console import Console
+from rich.table import Table
+
+from mbrl_async.analysis.curves import RunHistory, read_run
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run."""
+
+    name: str
+    mean_return: float
+    """Of the trajectories that were asked for; NaN if the run has none of them."""
+    updates: float
+    """Policy updates per trajectory."""
+    epochs: float
+    """Model epochs per trajectory."""
+    time_ratio: float
+    """Run time / collection time at the end."""
+    lateness_ms: tuple[float, float, float]
+    """Of control steps: medians over the trajectories of the p50 and the p99, and the largest of all."""
+    misses: float
+    """Deadlines missed in the whole run."""
+
+
+def main() -> None:
+    """Print the table."""
+    arguments = _parse()
+    client = MlflowClient(arguments.uri)
+    experiment = client.get_experiment_by_name(arguments.experiment)
+    if experiment is None:
+        raise SystemExit(
+            f"There is no experiment {arguments.experiment} in {arguments.uri}: see the names in mlflow ui."
+        )
+    runs = client.search_runs([experiment.experiment_id], "status = 'FINISHED'", order_by=["start_time ASC"])
+    lines = [summarise(read_run(client, run.info.run_id), arguments.first, arguments.last) for run in runs]
+    Console().print(_table(lines, arguments.first, arguments.last))
+
+
+def summarise(run: RunHistory, first: int, last: int) -> Line:
+    """The numbers of one run, with the mean return of its trajectories `first` to `last`, counted from 0."""
+    returns = run.curves["collect/return"].values
+    asked = returns[first : last + 1]
+    p50, p99, longest = (run.curves[f"collect/lateness_{each}_ms"].values for each in ("p50", "p99", "max"))
+    return Line(
+        name=run.name,
+        mean_return=float(asked.mean()) if len(asked) else float("nan"),
+        updates=_steps(run, "improve_policy") / len(returns),
+        epochs=_steps(run, "learn_model") / len(returns),
+        time_ratio=float(run.curves["run/time_ratio"].values[-1]),
+        lateness_ms=(float(np.median(p50)), float(np.median(p99)), float(longest.max())),
+        misses=float(run.curves["collect/deadline_misses"].values.sum()),
+    )
+
+
+def _steps(run: RunHistory, worker: str) -> int:
+    return sum(record.worker == worker for record in run.trace)
+
+
+def _table(lines: Sequence[Line], first: int, last: int) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("run", overflow="fold")
+    columns = (
+        f"return {first}-{last}",
+        "updates/traj.",
+        "epochs/traj.",
+        "run/collection",
+        "late p50/p99/max ms",
+        "misses",
+    )
+    for column in columns:
+        table.add_column(column, justify="right")
+    for line in lines:
+        table.add_row(
+            line.name,
+            f"{line.mean_return:.0f}",
+            f"{line.updates:.1f}",
+            f"{line.epochs:.1f}",
+            f"{line.time_ratio:.3f}",
+            " / ".join(f"{each:.1f}" for each in line.lateness_ms),
+            f"{line.misses:.0f}",
+        )
+    if lines:
+        table.add_row(f"mean of {len(lines)}", f"{np.mean([line.mean_return for line in lines]):.0f}")
+    return table
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mbrl_async.analysis.table", description=__doc__)
+    parser.add_argument("experiment", help="the name given as tracking.experiment")
+    parser.add_argument("--uri", default="sqlite:///mlflow.db", help="the store given as tracking.uri")
+    parser.add_argument("--first", type=int, default=50, help="first trajectory of the mean return, counted from 0")
+    parser.add_argument("--last", type=int, default=59, help="last trajectory of the mean return")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

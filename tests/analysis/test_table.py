@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from mbrl_async.analysis.curves import RunHistory
+from mbrl_async.analysis.table import main, summarise
+from tests.analysis.conftest import curve
+
+
+@pytest.fixture
+def complete(history: RunHistory) -> RunHistory:
+    """The history with what the table needs besides."""
+    trajectories = np.arange(10.0, 201.0, 10.0)
+    more = {
+        "collect/lateness_p50_ms": np.full(20, 0.25),
+        "collect/lateness_p99_ms": np.arange(20.0),
+        "collect/lateness_max_ms": np.arange(20.0) + 5,
+        "collect/deadline_misses": np.repeat([0.0, 1.0], 10),
+        "run/time_ratio": np.linspace(1.2, 1.01, 20),
+    }
+    curves = {**history.curves, **{name: curve(trajectories, values) for name, values in more.items()}}
+    return dataclasses.replace(history, curves=curves)
+
+
+def test_a_run_is_summarised_as_computed_by_hand(complete):
+    line = summarise(complete, 10, 14)
+    assert line.mean_return == 12.0  # of 10, 11, 12, 13, 14
+    assert line.updates == 800 / 20
+    assert line.epochs == 200 / 20
+    assert line.time_ratio == 1.01
+    assert line.lateness_ms == (0.25, 9.5, 24.0)
+    assert line.misses == 10.0
+
+
+def test_trajectories_that_a_run_does_not_have_give_no_number(complete):
+    assert summarise(complete, 15, 30).mean_return == 17.0
+    assert np.isnan(summarise(complete, 50, 59).mean_return)
+
+
+def test_an_unknown_experiment_is_refused_with_its_name(monkeypatch, client: MlflowClient):
+    monkeypatch.setattr("sys.argv", ["table", "nowhere", "--uri", client.tracking_uri])
+    with pytest.raises(SystemExit, match="There is no experiment nowhere in sqlite:"):
+        main()

@@ -182,6 +182,12 @@ def test_a_refused_configuration_leaves_no_run(job, tmp_path):
     assert not (tmp_path / "mlflow.db").exists()
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a small job's time."""
+    monkeypatch.setattr("mbrl_async.job.write_figures", lambda *_: [])
+
+
 def learned_by(job: Job) -> tuple[list[tuple[str, int, dict[str, int]]], dict[str, torch.Tensor]]:
     """Who stepped when with which versions, and every parameter at the end."""
     run_job(job)
@@ -199,11 +205,13 @@ def assert_identical(first: Job, second: Job) -> None:
         assert torch.equal(tensor, other_parameters[name]), f"{name} differs"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_sync_learns_the_same_to_the_last_bit_on_threads_and_on_simulated(job):
     sync = ("schedule=sync", *FEW_STEPS)
     assert_identical(job(*sync, "backend=threads", "pace.factor=0"), job(*sync, *FIXED_COSTS))
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -219,6 +227,7 @@ def test_simulated_runs_with_fixed_costs_repeat_to_the_last_bit(job, schedule):
     assert_identical(job(*schedule, *FIXED_COSTS), job(*schedule, *FIXED_COSTS))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_another_seed_is_another_run(job):
     _, parameters = learned_by(job(*FIXED_COSTS))
     _, others = learned_by(job(*FIXED_COSTS, "seed=1"))

@@ -20,15 +20,13 @@ from mbrl_async.runtime.stop import Ending, StopSignal, stop_on_signals
 from mbrl_async.runtime.trace import Counters, Observer, StepRecord
 from mbrl_async.tracking.display import Display
 from mbrl_async.tracking.environment import Environment, describe_environment
+from mbrl_async.tracking.progress import Progress
 from mbrl_async.tracking.run import MlflowRun, Status
 from mbrl_async.tracking.store import experiment_id, open_store, user_interface
 from mbrl_async.types import Metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-SCORED_TRAJECTORIES = 10
-"""The last ones, whose mean return is a job's score."""
 
 FIGURES = "figures"
 """The folder of the figures, among the files and among the artifacts."""
@@ -87,13 +85,13 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
     """Run within an MLflow run, which ends with the right status whatever happens."""
     environment = describe_environment(source=Path(__file__).parent, device=torch.device(experiment.settings.device))
     run = _start_run(job, experiment, client, environment)
-    returns, display = _Returns(), _display(job, experiment)
+    progress, display = Progress(), _display(job, experiment)
     ending = Ending.FAILED  # unless everything is saved
     delivered = False
     try:
         _describe(job, run, environment)
         with display:
-            summary = _run(experiment, stop, _Observers(run, display, returns))
+            summary = _run(experiment, stop, _Observers(run, display, progress))
         write_results(job.output, experiment.channels, summary)
         run.log_artifacts(job.output, patience=ARTIFACT_SECONDS[summary.ending])
         ending = summary.ending
@@ -102,7 +100,8 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
     figures = _draw(job, client, run) if delivered and not stop.interrupted else []
     display.summary(ending=ending.value, figures=figures, user_interface=user_interface(client.tracking_uri))
     _raise_if_unfinished(summary, stop)
-    return returns.score()
+    score = progress.snapshot().mean_return
+    return float("nan") if score is None else score
 
 
 def _start_run(job: Job, experiment: Experiment, client: MlflowClient, environment: Environment) -> MlflowRun:
@@ -178,18 +177,3 @@ class _Observers:
     def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
         for observer in self._observers:
             observer.on_step(record, metrics, counters)
-
-
-class _Returns:
-    """Remembers the return of every trajectory."""
-
-    def __init__(self) -> None:
-        self._returns: list[float] = []
-
-    def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:  # noqa: ARG002
-        if "collect/return" in metrics:
-            self._returns.append(metrics["collect/return"])
-
-    def score(self) -> float:
-        last = self._returns[-SCORED_TRAJECTORIES:]
-        return sum(last) / len(last) if last else float("nan")

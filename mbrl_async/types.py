@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,11 @@ Metrics = dict[str, float]
 
 Parameters = Mapping[str, Tensor]
 """What one worker publishes for another: named tensors, as `torch.nn.Module.state_dict` gives them."""
+
+State = dict[str, Any]
+"""What a worker or a component needs to go on as if it had never stopped: nested dictionaries with string keys of
+tensors and of what JSON holds (numbers, strings, booleans, None, lists). `load_state_dict` is always the inverse of
+`state_dict`, and a state is a copy: its owner may go on changing."""
 
 FloatArray = NDArray[np.float32]
 

@@ -27,6 +27,9 @@ State = dict[str, Any]
 tensors and of what JSON holds (numbers, strings, booleans, None, lists). `load_state_dict` is always the inverse of
 `state_dict`, and a state is a copy: its owner may go on changing."""
 
+INPUTS = "inputs"
+"""The entry of a worker's state that its next `pull` could restore: what it took from the channels."""
+
 FloatArray = NDArray[np.float32]
 
 
@@ -106,6 +109,18 @@ class Trajectory:
         """Sum of the T rewards."""
         return float(self.rewards.sum(dtype=np.float64))
 
+    def state_dict(self) -> State:
+        """No copy, because nobody changes a trajectory."""
+        arrays = {"observations": self.observations, "actions": self.actions, "rewards": self.rewards}
+        tensors: State = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return tensors | {"policy_version": self.policy_version}
+
+    @classmethod
+    def from_state_dict(cls, state: State) -> Trajectory:
+        """The inverse of `state_dict`."""
+        observations, actions, rewards = (state[name].numpy() for name in ("observations", "actions", "rewards"))
+        return cls(observations, actions, rewards, state["policy_version"])
+
 
 @dataclass(frozen=True)
 class Transitions:
@@ -129,6 +144,11 @@ def transitions_of(trajectory: Trajectory, device: torch.device | str = "cpu") -
     observations = torch.as_tensor(trajectory.observations, device=device)
     actions = clip_action(torch.as_tensor(trajectory.actions, device=device))
     return Transitions(observations[:-1], actions, observations[1:])
+
+
+def copy_of(parameters: Parameters) -> dict[str, Tensor]:
+    """The same tensors, which their owner does not change any more."""
+    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
 
 
 def require_finite(value: Tensor | float, what: str) -> None:

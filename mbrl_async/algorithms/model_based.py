@@ -20,7 +20,7 @@ from mbrl_async.algorithms.imagination import (
     require_equal_shares,
 )
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.types import Metrics, require_finite
+from mbrl_async.types import Metrics, State, require_finite
 
 
 class PolicyUpdate(Protocol):
@@ -28,6 +28,12 @@ class PolicyUpdate(Protocol):
 
     def update(self, policy: GaussianMLP, observations: Tensor, actions: Tensor, advantages: Tensor) -> Metrics:
         """Improve the policy in place from (N, O), (N, A) as sampled, (N,)."""
+
+    def state_dict(self) -> State:
+        """What the method remembers from update to update, as a copy; empty if nothing."""
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
 
 
 class ImaginedPolicyImprovement:
@@ -78,6 +84,14 @@ class ImaginedPolicyImprovement:
             "imagined_return": float(rollouts.undiscounted_returns.mean()),
             "log_std": float(policy.log_std.detach().mean()),
         }
+
+    def state_dict(self) -> State:
+        """The update's, as a copy."""
+        return {"update": self._update.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        self._update.load_state_dict(state["update"])
 
     def _improve_on(self, policy: GaussianMLP, rollouts: Rollouts) -> Metrics:
         advantages = self._advantages.estimate(rollouts.observations, rollouts.rewards)  # (T, R)

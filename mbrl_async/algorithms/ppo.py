@@ -12,7 +12,7 @@ from mbrl_async.algorithms.batch import Batch
 from mbrl_async.algorithms.flat import flatten
 from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.types import Metrics, require_finite
+from mbrl_async.types import Metrics, State, require_finite
 
 
 class PPO:
@@ -37,6 +37,7 @@ class PPO:
         self._learning_rate = learning_rate
         self._gradient_steps = gradient_steps
         self._improved: GaussianMLP | None = None
+        self._restored: State = {}
 
     def update(self, policy: GaussianMLP, observations: Tensor, actions: Tensor, advantages: Tensor) -> Metrics:
         """Improve the policy in place.
@@ -64,15 +65,36 @@ class PPO:
         adam.zero_grad()
         return self._metrics(batch, policy, before) | {"gradient_norm": float(gradient.norm())}
 
+    def state_dict(self) -> State:
+        """Adam's moments and step count of each parameter of the policy, as a copy."""
+        if self._improved is None:
+            return self._restored
+        moments = self._adam.state_dict()["state"]
+        return {str(index): {name: tensor.clone() for name, tensor in each.items()} for index, each in moments.items()}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`; the next update may be of another policy, the restored one."""
+        self._improved = None
+        self._restored = state
+
     def _adam_of(self, policy: GaussianMLP) -> torch.optim.Adam:
         if self._improved is None:
             self._improved = policy
-            self._adam = torch.optim.Adam(policy.parameters(), lr=self._learning_rate)
+            self._adam = self._restored_adam(policy)
         if self._improved is not policy:
             raise ValueError(
                 "This PPO improved another policy before, whose moments it keeps: make one for each policy."
             )
         return self._adam
+
+    def _restored_adam(self, policy: GaussianMLP) -> torch.optim.Adam:
+        adam = torch.optim.Adam(policy.parameters(), lr=self._learning_rate)
+        moments = {
+            int(index): {name: tensor.clone() for name, tensor in each.items()}
+            for index, each in self._restored.items()
+        }
+        adam.load_state_dict(adam.state_dict() | {"state": moments})
+        return adam
 
     def _clipped_surrogate(self, batch: Batch, new: Gaussian) -> Tensor:
         """Mean of min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A): equation 7."""

@@ -15,7 +15,7 @@ from mbrl_async.algorithms.fisher import FisherProduct
 from mbrl_async.algorithms.flat import assign, flatten
 from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.types import Metrics, require_finite
+from mbrl_async.types import Metrics, State, require_finite
 
 
 class TRPO:
@@ -65,6 +65,13 @@ class TRPO:
         direction = self._direction(distribution, parameters, gradient)  # (P,)
         metrics = self._line_search(policy, batch, parameters, direction, float(surrogate.detach()))
         return metrics | {"gradient_norm": float(gradient.norm())}
+
+    def state_dict(self) -> State:
+        """Empty: each update begins anew."""
+        return {}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
 
     def _direction(self, distribution: Gaussian, parameters: Sequence[Tensor], gradient: Tensor) -> Tensor:
         """The full step (P,): the natural gradient, at the length where KL is step_size to second order."""

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from mbrl_async.types import Transitions
+from mbrl_async.types import State, Transitions
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class FirstInFirstOut:
         places = torch.arange(self._appended - newest.shape[1], self._appended, device=rows.device) % capacity
         self._rows[:, places] = newest
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> State:
         """Everything that is kept, as a copy."""
-        return {"rows": self._rows.clone(), "appended": torch.tensor(self._appended)}
+        return {"rows": self.rows.clone(), "appended": self._appended}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
-        self._rows.copy_(state["rows"])
-        self._appended = int(state["appended"])
+        self._appended = state["appended"]
+        self.rows.copy_(state["rows"])
 
 
 class TransitionBuffer:
@@ -135,14 +135,19 @@ class TransitionBuffer:
         self._validation.append(rows[order[:, :held_out].sort(dim=1).values.to(rows.device)])
         self._train.append(rows[order[:, held_out:].sort(dim=1).values.to(rows.device)])
 
-    def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """All transitions, as a copy; the generator is its owner's to save."""
-        return {"train": self._train.state_dict(), "validation": self._validation.state_dict()}
+    def state_dict(self) -> State:
+        """All transitions and the generator, as a copy."""
+        return {
+            "train": self._train.state_dict(),
+            "validation": self._validation.state_dict(),
+            "generator": self._generator.get_state(),
+        }
 
-    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         self._train.load_state_dict(state["train"])
         self._validation.load_state_dict(state["validation"])
+        self._generator.set_state(state["generator"])
 
     def _permutation(self, size: int) -> Tensor:
         return torch.randperm(size, generator=self._generator, device=self._generator.device)

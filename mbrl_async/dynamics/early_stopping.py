@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mbrl_async.types import require_finite
+from mbrl_async.types import State, require_finite
 
 
 class EarlyStopping:
@@ -56,11 +56,11 @@ class EarlyStopping:
         self._previous = torch.where(self._active, average, self._previous)
         self._active &= ~(previous < average)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> State:
         """Everything that decides the next `update`, as a copy."""
         return {"active": self._active.clone(), "average": self._average.clone(), "previous": self._previous.clone()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         self._active = state["active"].clone()
         self._average = state["average"].clone()

@@ -11,7 +11,7 @@ from torch import Tensor
 from mbrl_async.dynamics.adam import MemberwiseAdam
 from mbrl_async.dynamics.buffer import MemberTransitions, TransitionBuffer
 from mbrl_async.dynamics.ensemble import Ensemble
-from mbrl_async.types import require_finite
+from mbrl_async.types import State, require_finite
 
 
 class EnsembleTrainer:
@@ -97,13 +97,16 @@ class EnsembleTrainer:
         _require_finite_losses(losses, torch.arange(len(losses)), "validation loss")
         return losses
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Adam's moments and step counts, as a copy; ensemble and generator are their owners' to save."""
-        _, first_moment, second_moment, steps = (tensor.clone() for tensor in self._adam.tensors)
-        return {"first_moment": first_moment, "second_moment": second_moment, "steps": steps}
+    def state_dict(self) -> State:
+        """Adam's moments and step counts and the generator, as a copy; the ensemble is its owner's to save."""
+        _, *moments = self._adam.tensors
+        first_moment, second_moment, steps = (tensor.clone() for tensor in moments)
+        generator = self._generator.get_state()
+        return {"first_moment": first_moment, "second_moment": second_moment, "steps": steps, "generator": generator}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
+        self._generator.set_state(state["generator"])
         self._adam.first_moment.copy_(state["first_moment"])
         self._adam.second_moment.copy_(state["second_moment"])
         self._adam.steps.copy_(state["steps"])

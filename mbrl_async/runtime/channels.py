@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mbrl_async.types import Parameters
+from mbrl_async.types import Parameters, State, copy_of
 
 Item = TypeVar("Item")
 
@@ -23,6 +23,15 @@ class Versioned:
     """1 for the first that was published."""
     parameters: Parameters
 
+    def state_dict(self) -> State:
+        """No copy, because nobody changes published parameters."""
+        return {"version": self.version, "parameters": dict(self.parameters)}
+
+    @classmethod
+    def from_state_dict(cls, state: State) -> Versioned:
+        """The inverse of `state_dict`."""
+        return cls(**state)
+
 
 class Latest:
     """Holds the newest parameters that somebody published."""
@@ -33,7 +42,7 @@ class Latest:
 
     def put(self, parameters: Parameters) -> None:
         """Publish a snapshot: the tensors are copied, so their owner may go on changing them."""
-        snapshot = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+        snapshot = copy_of(parameters)
         with self._lock:
             version = 1 if self._newest is None else self._newest.version + 1
             self._newest = Versioned(version, snapshot)
@@ -42,6 +51,16 @@ class Latest:
         """The newest snapshot; None before the first."""
         with self._lock:
             return self._newest
+
+    def state_dict(self) -> State:
+        """The newest snapshot; empty before the first."""
+        newest = self.get()
+        return {} if newest is None else newest.state_dict()
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        with self._lock:
+            self._newest = Versioned.from_state_dict(state) if state else None
 
 
 class Stream(Generic[Item]):

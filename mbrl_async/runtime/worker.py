@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from mbrl_async.types import Clock, StepReport
+from mbrl_async.types import Clock, State, StepReport
 
 
 class Worker(Protocol):
@@ -30,7 +30,7 @@ class Worker(Protocol):
         """The channel that `push` writes to."""
 
     def pull(self) -> bool:
-        """Take the newest inputs; False: nothing to do until somebody publishes."""
+        """Take the newest inputs; False: nothing has changed, and nothing to do until somebody publishes."""
 
     def step(self) -> StepReport:
         """One trajectory, one epoch or one policy update, on local state alone.
@@ -41,6 +41,16 @@ class Worker(Protocol):
 
     def push(self) -> None:
         """Publish the result."""
+
+    def state_dict(self) -> State:
+        """Everything that the next step depends on, as a copy; asked for between two steps, or between pull and step.
+
+        What the last `pull` took is in the entry `INPUTS`, which may be left out: then `load_state_dict` leaves a
+        worker that takes its inputs again with the next `pull`.
+        """
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`: from here on, the worker does exactly what that one would have done."""
 
     def close(self) -> None:
         """Give back what the worker holds outside Python; nothing follows."""

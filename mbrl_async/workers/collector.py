@@ -10,8 +10,8 @@ from pydantic import NonNegativeFloat
 
 from mbrl_async.envs.task import Task
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.runtime.channels import Latest, Stream
-from mbrl_async.types import Clock, FloatArray, Metrics, StepReport, Trajectory, require_finite
+from mbrl_async.runtime.channels import Latest, Stream, Versioned
+from mbrl_async.types import INPUTS, Clock, FloatArray, Metrics, State, StepReport, Trajectory, require_finite
 from mbrl_async.workers.pacing import Pacer
 
 
@@ -51,7 +51,7 @@ class Collector:
         self._clock = clock
         self._environment_generator = environment_generator
         self._action_generator = action_generator
-        self._version = 0
+        self._acting: Versioned | None = None
         self._collected: Trajectory | None = None
 
     @property
@@ -59,12 +59,15 @@ class Collector:
         """Version of the policy that acts; 0 is the random one."""
         return {"policy": self._version}
 
+    @property
+    def _version(self) -> int:
+        return 0 if self._acting is None else self._acting.version
+
     def pull(self) -> bool:
         """Take the newest policy; there is always something to collect."""
         newest = self._policies.get()
-        if newest is not None and newest.version != self._version:
-            self._policy.load_state_dict(newest.parameters)
-            self._version = newest.version
+        if newest is not None and newest is not self._acting:
+            self._take(newest)
         return True
 
     def step(self) -> StepReport:
@@ -99,9 +102,32 @@ class Collector:
         assert self._collected is not None, "push comes after step"
         self._trajectories.put(self._collected)
 
+    def state_dict(self) -> State:
+        """The generators, the newest trajectory and the acting policy."""
+        return {
+            "environment_generator": self._environment_generator.bit_generator.state,
+            "action_generator": self._action_generator.get_state(),
+            "collected": None if self._collected is None else self._collected.state_dict(),
+            INPUTS: None if self._acting is None else self._acting.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        collected, acting = state["collected"], state.get(INPUTS)
+        self._environment_generator.bit_generator.state = state["environment_generator"]
+        self._action_generator.set_state(state["action_generator"])
+        self._collected = None if collected is None else Trajectory.from_state_dict(collected)
+        self._acting = None
+        if acting is not None:
+            self._take(Versioned.from_state_dict(acting))
+
     def close(self) -> None:
         """Close the task."""
         self._task.close()
+
+    def _take(self, policy: Versioned) -> None:
+        self._policy.load_state_dict(policy.parameters)
+        self._acting = policy
 
     def _seconds_needed(self, started: float) -> float:
         """What the trajectory that began at `started` had to take: without a period, what it did take."""

@@ -11,7 +11,7 @@ from mbrl_async.dynamics.early_stopping import EarlyStopping
 from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.runtime.channels import Latest, Stream
-from mbrl_async.types import Clock, StepReport, Trajectory, transitions_of
+from mbrl_async.types import Clock, State, StepReport, Trajectory, copy_of, transitions_of
 
 
 class ModelLearner:
@@ -97,6 +97,26 @@ class ModelLearner:
     def push(self) -> None:
         """Publish weights and normalisation."""
         self._models.put(self._ensemble.state_dict())
+
+    def state_dict(self) -> State:
+        """Ensemble, trainer, early stopping, buffer and counts; inputs are in the buffer, so there are no others."""
+        return {
+            "ensemble": copy_of(self._ensemble.state_dict()),
+            "trainer": self._trainer.state_dict(),
+            "early_stopping": self._early_stopping.state_dict(),
+            "buffer": self._buffer.state_dict(),
+            "taken": self._taken,
+            "epochs": self._epochs,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        self._ensemble.load_state_dict(state["ensemble"])
+        self._trainer.load_state_dict(state["trainer"])
+        self._early_stopping.load_state_dict(state["early_stopping"])
+        self._buffer.load_state_dict(state["buffer"])
+        self._taken = state["taken"]
+        self._epochs = state["epochs"]
 
     def close(self) -> None:
         """Nothing is held outside Python."""

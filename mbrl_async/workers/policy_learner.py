@@ -11,8 +11,8 @@ from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
 from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.envs.task import Task, start_observations
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.runtime.channels import Latest
-from mbrl_async.types import Clock, StepReport
+from mbrl_async.runtime.channels import Latest, Versioned
+from mbrl_async.types import INPUTS, Clock, State, StepReport, copy_of
 
 
 class PolicyLearner:
@@ -54,22 +54,21 @@ class PolicyLearner:
         self._clock = clock
         self._environment_generator = environment_generator
         self._generator = generator
-        self._version = 0
+        self._imagining: Versioned | None = None
         self._updates = 0
 
     @property
     def pulled(self) -> Mapping[str, int]:
         """Version of the model that imagines."""
-        return {"model": self._version}
+        return {"model": 0 if self._imagining is None else self._imagining.version}
 
     def pull(self) -> bool:
         """Take the newest model; False as long as there is none."""
         newest = self._models.get()
         if newest is None:
             return False
-        if newest.version != self._version:
-            self._ensemble.load_state_dict(newest.parameters)
-            self._version = newest.version
+        if newest is not self._imagining:
+            self._take(newest)
         return True
 
     def step(self) -> StepReport:
@@ -89,9 +88,36 @@ class PolicyLearner:
         """Publish the policy."""
         self._policies.put(self._policy.state_dict())
 
+    def state_dict(self) -> State:
+        """Policy, improvement, generators and count, and the model that imagines."""
+        return {
+            "policy": copy_of(self._policy.state_dict()),
+            "improvement": self._improvement.state_dict(),
+            "environment_generator": self._environment_generator.bit_generator.state,
+            "generator": self._generator.get_state(),
+            "updates": self._updates,
+            INPUTS: None if self._imagining is None else self._imagining.state_dict(),
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        imagining = state.get(INPUTS)
+        self._policy.load_state_dict(state["policy"])
+        self._improvement.load_state_dict(state["improvement"])
+        self._environment_generator.bit_generator.state = state["environment_generator"]
+        self._generator.set_state(state["generator"])
+        self._updates = state["updates"]
+        self._imagining = None
+        if imagining is not None:
+            self._take(Versioned.from_state_dict(imagining))
+
     def close(self) -> None:
         """Close the task."""
         self._task.close()
+
+    def _take(self, model: Versioned) -> None:
+        self._ensemble.load_state_dict(model.parameters)
+        self._imagining = model
 
     def _starts(self, count: int) -> torch.Tensor:
         """Start observations (count, O) on the learner's device."""

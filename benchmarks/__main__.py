@@ -1,4 +1,7 @@
-"""All figures: `python -m benchmarks`; in under a minute, with fewer repetitions: `python -m benchmarks --quick`."""
+"""All figures: `python -m benchmarks`; in under a minute, with fewer repetitions: `python -m benchmarks --quick`.
+
+Beside mbrl-lib, if a folder holds it: `python -m benchmarks --mbrl-lib FOLDER` (see `benchmarks/mbrl_lib.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from benchmarks import dynamics, policy_step, whole_run
+from benchmarks import collection, dynamics, mbrl_lib, policy_step, tracking, whole_run
 from benchmarks.measurement import Measurement
 from benchmarks.report import machine, table, write_json
 from mbrl_async.tracking.environment import describe_environment
 
-PARTS = ("whole_run", "dynamics", "policy_step")
+PARTS = ("whole_run", "dynamics", "policy_step", "collection", "tracking", "peer")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Effort:
     threads: Sequence[int]
     many_rollouts: Sequence[int]
     """Imagined at once, besides the paper's 50."""
+    logging_seconds: float
 
 
 FULL = Effort(
@@ -41,8 +45,9 @@ FULL = Effort(
     pace=1.0,
     threads=sorted({1, torch.get_num_threads()}),
     many_rollouts=(250, 1000),
+    logging_seconds=20.0,
 )
-QUICK = Effort(repetitions=1, starts=1, trajectories=2, pace=0.25, threads=(1,), many_rollouts=())
+QUICK = Effort(repetitions=1, starts=1, trajectories=2, pace=0.25, threads=(1,), many_rollouts=(), logging_seconds=5.0)
 
 
 def main() -> None:
@@ -55,7 +60,7 @@ def main() -> None:
         machine(describe_environment(source=whole_run.REPOSITORY, device=torch.device("cpu"))), soft_wrap=True
     )
     measurements = []
-    for title, rows in measured(arguments.parts or PARTS, QUICK if arguments.quick else FULL):
+    for title, rows in measured(_parts(arguments), QUICK if arguments.quick else FULL):
         console.print("", table(title, rows))
         measurements += rows
     if arguments.json is not None:
@@ -67,14 +72,29 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what the README reports.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="in under a minute: fewer repetitions, one torch thread")
+    parser.add_argument("--mbrl-lib", type=Path, metavar="FOLDER", help="where mbrl-lib is, for the part peer")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parsed = parser.parse_args(arguments)
     for part in parsed.parts:
         if part not in PARTS:
             parser.error(f"there is no part {part}: choose from {', '.join(PARTS)}")
+    if parsed.mbrl_lib is None and "peer" in parsed.parts:
+        parser.error("the part peer measures mbrl-lib: say where it is, --mbrl-lib FOLDER")
+    if parsed.mbrl_lib is not None:
+        try:
+            mbrl_lib.load(parsed.mbrl_lib)
+        except FileNotFoundError as error:
+            parser.error(str(error))
     if parsed.json is not None and not parsed.json.parent.is_dir():
         parser.error(f"--json {parsed.json}: make the folder {parsed.json.parent} first")
     return parsed
+
+
+def _parts(arguments: argparse.Namespace) -> Sequence[str]:
+    """Those that were named; else all that can be measured."""
+    if arguments.parts:
+        return list(arguments.parts)
+    return PARTS if arguments.mbrl_lib is not None else PARTS[:-1]
 
 
 def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[Measurement]]]:
@@ -91,6 +111,14 @@ def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[M
     if "policy_step" in parts:
         rows = (policy_step.measure(threads, effort.repetitions, effort.many_rollouts) for threads in effort.threads)
         yield "policy improvement, 50 x 200 imagined transitions", list(chain.from_iterable(rows))
+    if "collection" in parts:
+        yield "collection, HalfCheetah", collection.measure(effort.repetitions)
+    if "tracking" in parts:
+        yield f"tracking, {effort.logging_seconds:g} s", tracking.measure(effort.logging_seconds)
+    if "peer" in parts:
+        rollouts = (policy_step.ROLLOUTS, *effort.many_rollouts)
+        rows = (mbrl_lib.measure(threads, effort.repetitions, rollouts) for threads in effort.threads)
+        yield "beside mbrl-lib", list(chain.from_iterable(rows))
 
 
 if __name__ == "__main__":

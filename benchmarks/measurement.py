@@ -23,6 +23,8 @@ class Measurement:
     ratio_to_ceiling: float | None = None
     """Speed as a share of what bounds it, for which 1 is the most: of computing, the same matrix products with nothing
     between them; of a run, collecting alone. None: no such bound is known."""
+    ratio_to_peer: float | None = None
+    """Speed as a multiple of mbrl-lib's at its best, measured in turn with it. None: it was not, or cannot be."""
 
 
 def median_seconds(repetitions: int, *actions: Callable[[], object]) -> list[float]:

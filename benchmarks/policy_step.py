@@ -14,7 +14,8 @@ from benchmarks.measurement import Measurement, median_seconds, torch_threads
 from benchmarks.paper_ensemble import ACTION_SIZE, MEMBERS, OBSERVATION_SIZE, make_ensemble, prediction_products
 from mbrl_async.algorithms.advantages import AdvantageEstimator
 from mbrl_async.algorithms.imagination import Rollouts, imagine
-from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
+from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement, PolicyUpdate
+from mbrl_async.algorithms.ppo import PPO
 from mbrl_async.algorithms.trpo import TRPO
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
@@ -41,21 +42,26 @@ class PolicyStep:
 
     def improve(self) -> None:
         """The whole of it, from a new policy."""
-        self.whole.improve(self.policy(), self.ensemble, _reward, self._starts, self.generator, _go_on)
+        self.whole.improve(self.policy(), self.ensemble, rewarded_velocity, self._starts, self.generator, _go_on)
 
     def imagine(self, rollouts: int) -> Rollouts:
         """Rollouts of the paper's length."""
         starts = self._starts(rollouts)
-        return imagine(self.policy(), self.ensemble, _reward, starts, HORIZON, self.generator, _go_on)
+        return imagine(self.policy(), self.ensemble, rewarded_velocity, starts, HORIZON, self.generator, _go_on)
 
     def fit_baseline(self, rollouts: Rollouts) -> None:
         """The baseline alone."""
         self.baseline.fit_predict(rollouts.observations, rollouts.rewards, torch.zeros(HORIZON))
 
-    def update(self, rollouts: Rollouts, advantages: Tensor) -> None:
-        """One TRPO update of a new policy, the one that acted."""
+    def update(self, update: PolicyUpdate, rollouts: Rollouts, advantages: Tensor) -> None:
+        """One update of a new policy, the one that acted."""
         observations, actions = rollouts.observations[:-1].flatten(0, 1), rollouts.actions.flatten(0, 1)
-        self.trpo.update(self.policy(), observations, actions, advantages.flatten())
+        update.update(self.policy(), observations, actions, advantages.flatten())
+
+    @staticmethod
+    def ppo() -> PPO:
+        """A new one, for it belongs to the policy that it first improves."""
+        return PPO(clip_ratio=0.2, learning_rate=1e-3, gradient_steps=5)
 
     @torch.no_grad()
     def act(self) -> None:
@@ -123,11 +129,13 @@ def _parts(step: PolicyStep) -> dict[str, Callable[[], object]]:
         "imagination": lambda: step.imagine(ROLLOUTS),
         "baseline": lambda: step.fit_baseline(rollouts),
         "advantages, with the baseline": lambda: step.estimator.estimate(rollouts.observations, rollouts.rewards),
-        "TRPO update": lambda: step.update(rollouts, advantages),
+        "TRPO update": lambda: step.update(step.trpo, rollouts, advantages),
+        "PPO update": lambda: step.update(step.ppo(), rollouts, advantages),
     }
 
 
-def _reward(observations: Tensor, actions: Tensor, _next_observations: Tensor) -> Tensor:
+def rewarded_velocity(observations: Tensor, actions: Tensor, _next_observations: Tensor) -> Tensor:
+    """HalfCheetah's reward, (...)."""
     return observations[..., VELOCITY] - 0.1 * actions.square().sum(-1)
 
 

@@ -8,11 +8,14 @@ from benchmarks.measurement import Measurement
 from benchmarks.report import machine, table, write_json
 from mbrl_async.tracking.environment import Environment
 
-ROWS = [Measurement("epoch", 0.71234, "s", 2, 0.755), Measurement("imagined transitions", 93456.7, "1/s", 1)]
+ROWS = [
+    Measurement("epoch", 0.71234, "s", 2, 0.755, 1.62),
+    Measurement("imagined transitions", 93456.7, "1/s", 1),
+]
 
 
 def lines(measurements):
-    console = Console(width=80)
+    console = Console(width=100)
     with console.capture() as capture:
         console.print(table("title", measurements))
     return [line.split() for line in capture.get().splitlines()]
@@ -21,8 +24,8 @@ def lines(measurements):
 def test_the_table_shows_every_part_of_a_figure():
     assert lines(ROWS) == [
         ["title"],
-        ["figure", "value", "unit", "threads", "of", "ceiling"],
-        ["epoch", "0.712", "s", "2", "76%"],
+        ["figure", "value", "unit", "threads", "of", "ceiling", "of", "peer"],
+        ["epoch", "0.712", "s", "2", "76%", "162%"],
         ["imagined", "transitions", "93,457", "1/s", "1"],
     ]
 
@@ -38,8 +41,22 @@ def test_three_digits_are_enough_below_a_thousand(value, shown):
 def test_the_file_holds_what_was_measured(tmp_path):
     write_json(tmp_path / "figures.json", ROWS)
     assert json.loads((tmp_path / "figures.json").read_text()) == [
-        {"name": "epoch", "value": 0.71234, "unit": "s", "threads": 2, "ratio_to_ceiling": 0.755},
-        {"name": "imagined transitions", "value": 93456.7, "unit": "1/s", "threads": 1, "ratio_to_ceiling": None},
+        {
+            "name": "epoch",
+            "value": 0.71234,
+            "unit": "s",
+            "threads": 2,
+            "ratio_to_ceiling": 0.755,
+            "ratio_to_peer": 1.62,
+        },
+        {
+            "name": "imagined transitions",
+            "value": 93456.7,
+            "unit": "1/s",
+            "threads": 1,
+            "ratio_to_ceiling": None,
+            "ratio_to_peer": None,
+        },
     ]
 
 
@@ -70,7 +87,12 @@ def test_the_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["dynamic"], "there is no part dynamic: choose from whole_run, dynamics, policy_step"),
+        (
+            ["dynamic"],
+            "there is no part dynamic: choose from whole_run, dynamics, policy_step, collection, tracking, peer",
+        ),
+        (["peer"], "say where it is, --mbrl-lib FOLDER"),
+        (["--mbrl-lib", "/nowhere"], "pip install --no-deps --target /nowhere mbrl==0.2.0"),
         (["--json", "/nowhere/at/all.json"], "make the folder /nowhere/at first"),
         (["--json"], "expected one argument"),
     ],

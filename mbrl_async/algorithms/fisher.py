@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,14 +21,19 @@ class FisherProduct:
     derivatives of the outputs drop out (Schulman et al. 2015, arXiv:1502.05477, appendix C).
 
     Args:
-        distribution: at N observations, still attached to the parameters.
+        distribution: at N observations, still attached to the parameters. Of J policies with N / J observations each,
+            the mean KL is over all observations: each policy's product is divided by J.
+        parameters: of which the distribution is made, P numbers in all.
+        damping: at least 0.
     """
 
     def __init__(self, distribution: Gaussian, parameters: Sequence[Tensor], damping: float) -> None:
-        self._outputs = (distribution.mean, distribution.log_std)  # (N, A), (A,)
+        self._outputs = (distribution.mean, distribution.log_std)  # (N, A), (A,); or (J, N / J, A), (J, 1, A)
         self._parameters = parameters
         self._damping = damping
-        self._mean_weight = torch.exp(-2 * distribution.log_std.detach()) / len(distribution.mean)  # (A,)
+        rows, policies = (math.prod(output.shape[:-1]) for output in self._outputs)
+        self._mean_weight = torch.exp(-2 * distribution.log_std.detach()) / rows  # (A,)
+        self._log_std_weight = 2 / policies
         # u -> J'u is linear in u, so its derivative along v with respect to u is J v; the graph is built once.
         self._cotangents = tuple(torch.zeros_like(output, requires_grad=True) for output in self._outputs)
         self._pulled_back = torch.autograd.grad(self._outputs, parameters, self._cotangents, create_graph=True)
@@ -36,7 +42,7 @@ class FisherProduct:
         """The product with `vector` (P,)."""
         mean, log_std = torch.autograd.grad(
             self._pulled_back, self._cotangents, split_like(vector, self._parameters), retain_graph=True
-        )  # J v: (N, A), (A,)
-        weighted = (mean * self._mean_weight, 2 * log_std)
+        )  # J v, as the outputs
+        weighted = (mean * self._mean_weight, self._log_std_weight * log_std)
         product = torch.autograd.grad(self._outputs, self._parameters, weighted, retain_graph=True)
         return flatten(product) + self._damping * vector

@@ -31,33 +31,40 @@ class LinearFeatureBaseline:
         follows the time limit, and discount^(T - t) where the return goes on with the value of the last observation.
 
         Args:
-            observations: (T + 1, R, O).
-            returns: (T, R), discounted, of the T rewards alone.
+            observations: (T + 1, ..., R, O); the dimensions in between count tasks, each of which is fitted alone.
+            returns: (T, ..., R), discounted, of the T rewards alone.
             continuation: (T,).
 
         Returns:
-            Values of all observations, (T + 1, R).
+            Values of all observations, (T + 1, ..., R).
 
         Raises:
             NonFiniteError: observations or returns are not finite, or no regularisation was enough.
         """
         require_finite(observations, "An observation that the baseline is fitted to")
         require_finite(returns, "A return that the baseline is fitted to")
-        features = baseline_features(observations)  # (T + 1, R, F)
-        design = features[:-1] - continuation.double()[:, None, None] * features[-1]  # (T, R, F)
-        coefficients = self._solve(design.flatten(0, 1), returns.double().flatten())  # (F,)
-        return (features @ coefficients).to(returns.dtype)  # (T + 1, R)
+        features = baseline_features(observations).movedim(0, -3)  # (..., T + 1, R, F)
+        followed = continuation.double()[:, None, None] * features[..., -1:, :, :]  # (..., T, R, F)
+        design = (features[..., :-1, :, :] - followed).flatten(-3, -2)  # (..., T R, F)
+        targets = returns.double().movedim(0, -2).flatten(-2)  # (..., T R)
+        coefficients = self._solve(design, targets)  # (..., F)
+        values = (features @ coefficients[..., None, :, None])[..., 0]  # (..., T + 1, R)
+        return values.movedim(-2, 0).to(returns.dtype)
 
     def _solve(self, design: Tensor, targets: Tensor) -> Tensor:
-        """Ridge coefficients (F,) for `design` (N, F) and `targets` (N,), by the normal equations."""
-        gram = design.T @ design  # (F, F)
-        moments = (design.T @ targets)[:, None]  # (F, 1)
+        """Ridge coefficients (..., F) for `design` (..., N, F) and `targets` (..., N), by the normal equations."""
+        gram = design.mT @ design  # (..., F, F)
+        moments = design.mT @ targets[..., None]  # (..., F, 1)
+        identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        solution = torch.full_like(moments[..., 0], torch.nan)  # (..., F)
         for attempt in range(ATTEMPTS):
-            ridge = self._regularisation * 10**attempt * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-            factor, failure = torch.linalg.cholesky_ex(gram + ridge)
-            coefficients = torch.cholesky_solve(moments, factor)[:, 0]  # (F,)
-            if failure == 0 and bool(coefficients.isfinite().all()):
-                return coefficients
+            factor, failure = torch.linalg.cholesky_ex(gram + self._regularisation * 10**attempt * identity)
+            coefficients = torch.cholesky_solve(moments, factor)[..., 0]  # (..., F)
+            # Each task keeps the first regularisation that is enough for it, whatever the others need.
+            wanting = ~solution.isfinite().all(-1) & (failure == 0)  # (...)
+            solution = torch.where(wanting[..., None], coefficients, solution)
+            if bool(solution.isfinite().all()):
+                return solution
         raise NonFiniteError(
             f"The baseline cannot be fitted with regularisation={self._regularisation}, nor with "
             f"{10 ** (ATTEMPTS - 1):g} times as much: raise it, or look at the scale of the rewards."
@@ -65,12 +72,12 @@ class LinearFeatureBaseline:
 
 
 def baseline_features(observations: Tensor) -> Tensor:
-    """The clipped observation, its square, three powers of time and 1: (T, R, O) -> (T, R, 2 O + 4).
+    """The clipped observation, its square, three powers of time and 1: (T, ..., R, O) -> (T, ..., R, 2 O + 4).
 
     In float64: the normal equations square the features' condition number, and the small ridge drowns in float32.
     """
-    steps, rollouts, _ = observations.shape
-    clipped = observations.double().clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)  # (T, R, O)
-    time = torch.arange(steps, dtype=clipped.dtype, device=clipped.device) / STEPS_PER_TIME_UNIT  # (T,)
+    clipped = observations.double().clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)  # (T, ..., R, O)
+    time = torch.arange(len(clipped), dtype=clipped.dtype, device=clipped.device) / STEPS_PER_TIME_UNIT  # (T,)
     powers = torch.stack([time, time**2, time**3, torch.ones_like(time)], dim=-1)  # (T, 4)
-    return torch.cat([clipped, clipped.square(), powers[:, None].expand(-1, rollouts, -1)], dim=-1)
+    powers = powers.view(-1, *[1] * (clipped.ndim - 2), 4).expand(*clipped.shape[:-1], 4)
+    return torch.cat([clipped, clipped.square(), powers], dim=-1)

@@ -11,10 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gaussian:
-    """One normal distribution a row of `mean`; all rows share `log_std`."""
+    """One normal distribution a row of `mean`; all rows of a policy share `log_std`.
+
+    J policies side by side have a mean (J, B, A) and a log_std (J, 1, A).
+    """
 
     mean: Tensor  # (..., A)
-    log_std: Tensor  # (A,)
+    log_std: Tensor  # (A,), or whatever broadcasts with the mean
 
     def sample(self, noise: Tensor) -> Tensor:
         """The actions that standard normal `noise` (..., A) stands for."""
@@ -23,7 +26,7 @@ class Gaussian:
     def log_probability(self, actions: Tensor) -> Tensor:
         """Log density of `actions` (..., A), summed over their dimensions: (...)."""
         standardised = (actions - self.mean) * torch.exp(-self.log_std)  # (..., A)
-        constant = self.log_std.sum() + 0.5 * math.log(2 * math.pi) * len(self.log_std)
+        constant = self.log_std.sum(-1) + 0.5 * math.log(2 * math.pi) * self.log_std.shape[-1]
         return -0.5 * standardised.square().sum(-1) - constant  # (...)
 
     def kl_from(self, old: Gaussian) -> Tensor:

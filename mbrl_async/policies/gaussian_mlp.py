@@ -48,12 +48,12 @@ class GaussianMLP(torch.nn.Module):
             layers += [glorot_linear(inputs, outputs, generator), torch.nn.Tanh()]
         self.mean = torch.nn.Sequential(*layers, glorot_linear(widths[-1], action_size, generator))
         self.log_std = torch.nn.Parameter(torch.full((action_size,), float(initial_log_std)))
-        self._minimum_log_std = minimum_log_std
+        self.minimum_log_std = minimum_log_std
         self.to(device)
 
     def forward(self, observations: Tensor) -> Gaussian:
         """The distribution of the action after each observation (..., O)."""
-        return Gaussian(self.mean(observations), self.log_std.clamp(min=self._minimum_log_std))
+        return Gaussian(self.mean(observations), self.log_std.clamp(min=self.minimum_log_std))
 
 
 def glorot_linear(inputs: int, outputs: int, generator: torch.Generator) -> torch.nn.Linear:

@@ -111,6 +111,16 @@ def test_advantages_are_normalised_over_the_batch():
     assert advantages.std(correction=0).item() == pytest.approx(1, abs=1e-6)
 
 
+def test_each_task_is_estimated_alone():
+    observations, rewards = random(8, 4, 3, 5), random(7, 4, 3)
+    estimate = estimator(LinearFeatureBaseline(regularisation=1e-5), bootstrap="value").estimate
+    advantages = estimate(observations, rewards)  # (T, J, R)
+    for task in range(4):
+        alone = estimate(observations[:, task], rewards[:, task])
+        # Batched products may add in another order; the normal equations square a condition number below 1e3.
+        torch.testing.assert_close(advantages[:, task], alone, rtol=1e-9, atol=1e-9)
+
+
 def test_equal_advantages_become_zero_rather_than_infinite():
     assert torch.equal(normalise(torch.full((3, 2), 0.5)), torch.zeros(3, 2))
 
@@ -118,6 +128,8 @@ def test_equal_advantages_become_zero_rather_than_infinite():
 def test_observations_that_lack_the_last_one_are_refused():
     with pytest.raises(ValueError, match=r"give \(8, 3, O\), one observation more than rewards"):
         estimator(FixedBaseline(torch.zeros(8, 3))).estimate(torch.zeros(7, 3, 2), torch.zeros(7, 3))
+    with pytest.raises(ValueError, match=r"give \(8, 4, 3, O\), one observation more than rewards"):
+        estimator(FixedBaseline(torch.zeros(8, 4, 3))).estimate(torch.zeros(8, 3, 4, 2), torch.zeros(7, 4, 3))
 
 
 def test_a_value_bootstrap_without_discount_is_refused():

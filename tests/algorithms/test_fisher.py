@@ -52,6 +52,24 @@ def test_it_is_the_hessian_of_the_mean_kl(minimum_log_std):
     torch.testing.assert_close(dense_product(policy, observations, 0.0), hessian, rtol=1e-10, atol=1e-12)
 
 
+def test_of_policies_side_by_side_it_is_the_hessian_of_the_mean_over_all_of_them():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(3, 4, 2, generator=generator, dtype=torch.float64, requires_grad=True)  # (J, O, A)
+    log_std = torch.randn(3, 1, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    observations = torch.randn(3, 10, 4, generator=generator, dtype=torch.float64)
+    parameters = [weights, log_std]
+
+    def mean_kl(vector):
+        weight, spread = split_like(vector, parameters)
+        old = Gaussian((observations @ weights).detach(), log_std.detach())
+        return Gaussian(observations @ weight, spread).kl_from(old).mean()
+
+    hessian = torch.autograd.functional.hessian(mean_kl, flatten(parameters).detach())
+    fisher = FisherProduct(Gaussian(observations @ weights, log_std), parameters, 0.0)
+    products = torch.stack([fisher(column) for column in torch.eye(len(hessian), dtype=torch.float64)], dim=1)
+    torch.testing.assert_close(products, hessian, rtol=1e-10, atol=1e-12)
+
+
 def test_damping_is_added_to_the_diagonal():
     policy, observations = problem()
     difference = dense_product(policy, observations, 0.5) - dense_product(policy, observations, 0.0)

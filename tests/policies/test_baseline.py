@@ -98,6 +98,18 @@ def test_regularisation_grows_where_it_is_too_small():
         fit_predict(observations, returns, regularisation=1e-40)
 
 
+def test_each_task_is_fitted_alone_with_a_regularisation_of_its_own():
+    observations, returns = batch()
+    singular = torch.ones_like(observations)
+    both = torch.stack([observations, singular], dim=1)  # (T + 1, 2, R, O)
+    values = fit_predict(both, torch.stack([returns, returns], dim=1), regularisation=1e-15)
+    assert values.shape == (STEPS + 1, 2, ROLLOUTS)
+    for task, alone in enumerate((observations, singular)):
+        expected = fit_predict(alone, returns, regularisation=1e-15)
+        # The first is solved as before, to the last digits; the second is as singular as its rounding errors.
+        torch.testing.assert_close(values[:, task], expected, rtol=(1e-9, 1e-2)[task], atol=(1e-9, 1e-2)[task])
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_non_finite_input_is_refused(bad):
     observations, returns = batch()

@@ -105,15 +105,19 @@ class Trajectory:
         return len(self.rewards)
 
     @property
+    def tensors(self) -> Parameters:
+        """The arrays by name, without a copy."""
+        arrays = {"observations": self.observations, "actions": self.actions, "rewards": self.rewards}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    @property
     def undiscounted_return(self) -> float:
         """Sum of the T rewards."""
         return float(self.rewards.sum(dtype=np.float64))
 
     def state_dict(self) -> State:
         """No copy, because nobody changes a trajectory."""
-        arrays = {"observations": self.observations, "actions": self.actions, "rewards": self.rewards}
-        tensors: State = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return tensors | {"policy_version": self.policy_version}
+        return {**self.tensors, "policy_version": self.policy_version}
 
     @classmethod
     def from_state_dict(cls, state: State) -> Trajectory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.state import RunState
 from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.runtime.worker import Worker
@@ -51,8 +52,9 @@ class Gate:
         Publishing belongs under the lock: it makes the trace's order the order of publication, and nothing is
         published that the trace does not hold.
         """
+        published = digest(step.result())
         with self._changed:
-            self._state.finish(worker, start, self._clock.now(), step, report)
+            self._state.finish(worker, start, self._clock.now(), step, report, published)
             self._finished += 1
             self._changed.notify_all()
 

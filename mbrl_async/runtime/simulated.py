@@ -16,6 +16,7 @@ import torch
 from pydantic import PositiveInt
 
 from mbrl_async.runtime.clock import VirtualClock
+from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.schedule import IMPROVE_POLICY, LEARN_MODEL, Schedule
 from mbrl_async.runtime.state import RunState, RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
@@ -159,4 +160,5 @@ class _Simulation:
 
     def _publish(self, name: str, step: _StepInFlight) -> None:
         self._clock.set(step.finish)
-        self._state.finish(name, step.start, step.finish, self._workers[name], step.report)
+        worker = self._workers[name]
+        self._state.finish(name, step.start, step.finish, worker, step.report, digest(worker.result()))

@@ -65,15 +65,18 @@ class RunState:
         self._progress = self._schedule.after(self._progress, worker, idle=True)
         self._wait(worker)
 
-    def finish(self, worker: str, start: float, now: float, step: Worker, report: StepReport) -> None:
-        """Publish and record a step of `worker`, unless the run ended while it ran."""
+    def finish(self, worker: str, start: float, now: float, step: Worker, report: StepReport, digest: str) -> None:
+        """Publish and record a step of `worker`, unless the run ended while it ran.
+
+        `digest` is that of the step's result: it takes milliseconds, so it is computed before a lock is taken.
+        """
         self._shares.advance(now)
         if self._stop.ending is not None:
             self._wait(worker)
             return
         step.push()
         self._steps[worker] += 1
-        record = StepRecord(worker, self._steps[worker], start, now, dict(step.pulled))
+        record = StepRecord(worker, self._steps[worker], start, now, dict(step.pulled), digest)
         self.records.append(record)
         self._staleness.publish(step.publishes, now)
         self._count(record, report)

@@ -29,6 +29,8 @@ class StepRecord:
     finish: float
     pulled: Mapping[str, int]
     """Channel name -> version that the step used (for a stream: items taken so far)."""
+    digest: str | None = None
+    """Of what the step published (see `mbrl_async.runtime.digest`); None in traces from before it was recorded."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from mbrl_async.types import Clock, State, StepReport
+from mbrl_async.types import Clock, Parameters, State, StepReport
 
 
 class Worker(Protocol):
@@ -38,6 +38,9 @@ class Worker(Protocol):
         Raises:
             Interrupted: the run is over; the step does not count.
         """
+
+    def result(self) -> Parameters:
+        """What `push` publishes, as named tensors: the trace keeps their digest."""
 
     def push(self) -> None:
         """Publish the result."""

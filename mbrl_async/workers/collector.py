@@ -11,7 +11,17 @@ from pydantic import NonNegativeFloat
 from mbrl_async.envs.task import Task
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Stream, Versioned
-from mbrl_async.types import INPUTS, Clock, FloatArray, Metrics, State, StepReport, Trajectory, require_finite
+from mbrl_async.types import (
+    INPUTS,
+    Clock,
+    FloatArray,
+    Metrics,
+    Parameters,
+    State,
+    StepReport,
+    Trajectory,
+    require_finite,
+)
 from mbrl_async.workers.pacing import Pacer
 
 
@@ -97,10 +107,13 @@ class Collector:
             collection_seconds=self._seconds_needed(started),
         )
 
+    def result(self) -> Parameters:
+        """The trajectory's arrays."""
+        return self._newest().tensors
+
     def push(self) -> None:
         """Hand the trajectory over."""
-        assert self._collected is not None, "push comes after step"
-        self._trajectories.put(self._collected)
+        self._trajectories.put(self._newest())
 
     def state_dict(self) -> State:
         """The generators, the newest trajectory and the acting policy."""
@@ -128,6 +141,10 @@ class Collector:
     def _take(self, policy: Versioned) -> None:
         self._policy.load_state_dict(policy.parameters)
         self._acting = policy
+
+    def _newest(self) -> Trajectory:
+        assert self._collected is not None, "result and push come after step"
+        return self._collected
 
     def _seconds_needed(self, started: float) -> float:
         """What the trajectory that began at `started` had to take: without a period, what it did take."""

@@ -11,7 +11,7 @@ from mbrl_async.dynamics.early_stopping import EarlyStopping
 from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.runtime.channels import Latest, Stream
-from mbrl_async.types import Clock, State, StepReport, Trajectory, copy_of, transitions_of
+from mbrl_async.types import Clock, Parameters, State, StepReport, Trajectory, copy_of, transitions_of
 
 
 class ModelLearner:
@@ -94,9 +94,13 @@ class ModelLearner:
             }
         )
 
+    def result(self) -> Parameters:
+        """Weights and normalisation."""
+        return self._ensemble.state_dict()
+
     def push(self) -> None:
         """Publish weights and normalisation."""
-        self._models.put(self._ensemble.state_dict())
+        self._models.put(self.result())
 
     def state_dict(self) -> State:
         """Ensemble, trainer, early stopping, buffer and counts; inputs are in the buffer, so there are no others."""

@@ -12,7 +12,7 @@ from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.envs.task import Task, start_observations
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Versioned
-from mbrl_async.types import INPUTS, Clock, State, StepReport, copy_of
+from mbrl_async.types import INPUTS, Clock, Parameters, State, StepReport, copy_of
 
 
 class PolicyLearner:
@@ -84,9 +84,13 @@ class PolicyLearner:
         self._updates += 1
         return StepReport(metrics | {"updates": float(self._updates)})
 
+    def result(self) -> Parameters:
+        """The policy's parameters."""
+        return self._policy.state_dict()
+
     def push(self) -> None:
         """Publish the policy."""
-        self._policies.put(self._policy.state_dict())
+        self._policies.put(self.result())
 
     def state_dict(self) -> State:
         """Policy, improvement, generators and count, and the model that imagines."""

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
 from mbrl_async.runtime.simulated import Simulated
 from mbrl_async.runtime.state import RunSummary
@@ -87,6 +88,19 @@ def test_the_trace_holds_every_step_once_in_order_and_nothing_else(backend, sche
         assert (0 if newest is None else newest.version) == len(steps), f"{channel} was published without a record"
     finishes = [record.finish for record in summary.records]
     assert finishes == sorted(finishes)
+
+
+@backends
+@schedules
+def test_the_trace_holds_the_digest_of_what_was_published(backend, schedule):
+    wires = Wires()
+    summary, _ = run(backend, schedule, wires)
+    collected = [record.digest for record in summary.records if record.worker == COLLECT]
+    assert collected == [digest({"count": torch.tensor(count)}) for count in wires.trajectories.history]
+    newest = {record.worker: record.digest for record in summary.records}
+    for channel, worker in ((wires.models, LEARN_MODEL), (wires.policies, IMPROVE_POLICY)):
+        published = channel.get()
+        assert published is None or newest[worker] == digest(published.parameters)
 
 
 @backends

@@ -11,7 +11,7 @@ from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL
 from mbrl_async.runtime.trace import Counters, StepRecord
 from mbrl_async.runtime.worker import WorkerMaker
-from mbrl_async.types import Clock, Metrics, StepReport
+from mbrl_async.types import Clock, Metrics, Parameters, StepReport
 
 STEPS = 4  # control steps of a fake trajectory
 PERIOD = 0.25  # seconds of a fake control step: exact in binary, so that virtual times are, too
@@ -55,6 +55,9 @@ class FakeCollector:
             {"return": float(self.count)}, trajectories=1, env_steps=STEPS, collection_seconds=STEPS * self.period
         )
 
+    def result(self) -> Parameters:
+        return {"count": torch.tensor(self.count)}
+
     def push(self) -> None:
         self.wires.trajectories.put(self.count)
 
@@ -89,8 +92,11 @@ class FakeModelLearner:
         self.total += sum(self.wires.received)
         return StepReport({"loss": float(self.total)})
 
+    def result(self) -> Parameters:
+        return {"total": self.total}
+
     def push(self) -> None:
-        self.wires.models.put({"total": self.total})
+        self.wires.models.put(self.result())
 
     def close(self) -> None:
         self.wires.closed.append(LEARN_MODEL)
@@ -123,8 +129,11 @@ class FakePolicyLearner:
         self.value.copy_((1.5 * self.value + self.model).sin())
         return StepReport({"value": float(self.value)})
 
+    def result(self) -> Parameters:
+        return {"value": self.value}
+
     def push(self) -> None:
-        self.wires.policies.put({"value": self.value})
+        self.wires.policies.put(self.result())
 
     def close(self) -> None:
         self.wires.closed.append(IMPROVE_POLICY)

@@ -14,6 +14,7 @@ from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import VirtualClock
+from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.stop import Ending, StopSignal
 from mbrl_async.types import FloatArray, Interrupted, NonFiniteError, Trajectory
 from mbrl_async.workers.collector import Collector
@@ -138,6 +139,20 @@ def test_the_collectors_metrics_describe_the_trajectory():
     assert report.metrics["return"] == trajectory.undiscounted_return
     assert report.metrics["length"] == HORIZON
     assert report.metrics["lateness_max_ms"] == report.metrics["deadline_misses"] == 0.0
+
+
+def test_the_result_of_a_step_is_what_is_published():
+    bench = Bench()
+    trajectory = bench.collect()
+    assert digest(bench.collector.result()) == digest(trajectory.tensors)
+    assert trajectory.tensors["rewards"].tolist() == trajectory.rewards.tolist()
+    assert bench.learner.pull()
+    bench.learner.step()
+    result = digest(bench.learner.result())
+    bench.learner.push()
+    newest = bench.models.get()
+    assert newest is not None
+    assert result == digest(newest.parameters)
 
 
 def test_an_interrupted_trajectory_is_dropped():

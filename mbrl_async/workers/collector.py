@@ -160,7 +160,8 @@ class Collector:
             action = 2 * torch.rand(size, generator=self._action_generator) - 1
         else:
             noise = torch.randn(size, generator=self._action_generator)
-            action = self._policy(torch.from_numpy(observation)).sample(noise)
+            # A copy in torch's memory: how products round may depend on how their operands are aligned.
+            action = self._policy(torch.tensor(observation)).sample(noise)
         array: FloatArray = action.numpy()
         return array
 

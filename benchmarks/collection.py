@@ -12,6 +12,7 @@ from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import WallClock
 from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.types import Trajectory
+from mbrl_async.workers.acting import PolicyActor
 from mbrl_async.workers.collector import Collector
 
 HORIZON = 200
@@ -34,17 +35,21 @@ def _collector() -> tuple[Collector, float]:
     policies, task = Latest(), HalfCheetah(horizon=HORIZON)
     policy = PolicyStep().policy()
     policies.put(policy.state_dict())
+    actor = PolicyActor(
+        policy=policy,
+        policies=policies,
+        first_actions="random",
+        action_generator=torch.Generator().manual_seed(0),
+    )
     clock = WallClock(StopSignal())
     clock.start()
     collector = Collector(
         task=task,
-        policy=policy,
-        policies=policies,
+        actor=actor,
         trajectories=Stream[Trajectory](),
         pace=0.0,
         clock=clock,
         environment_generator=np.random.default_rng(0),
-        action_generator=torch.Generator().manual_seed(0),
     )
     collector.pull()
     return collector, task.spec.control_period

@@ -134,15 +134,32 @@ def _imported(key: str, target: str) -> Any:
         ) from error
 
 
-def _argument_model(target: Any, arguments: Mapping[str, Any]) -> type[BaseModel]:
-    """A model of those of the target's arguments that are configured; the others are supplied when it is built."""
-    function = target.__init__ if inspect.isclass(target) else target
-    hints = get_type_hints(function, include_extras=True)
-    names = [
-        name
+def open_arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Name -> type of what a component's constructor requires and its configuration does not give."""
+    target = get_object(node["_target_"])
+    hints = _hints(target)
+    return {
+        name: hints.get(name, Any)
+        for name, parameter in _named_parameters(target).items()
+        if parameter.default is parameter.empty and name not in node
+    }
+
+
+def _named_parameters(target: Any) -> dict[str, inspect.Parameter]:
+    return {
+        name: parameter
         for name, parameter in inspect.signature(target).parameters.items()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
+    }
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+
+
+def _argument_model(target: Any, arguments: Mapping[str, Any]) -> type[BaseModel]:
+    """A model of those of the target's arguments that are configured; the others are supplied when it is built."""
+    hints, names = _hints(target), list(_named_parameters(target))
     plain = {name for name in names if name in arguments and not _is_component(arguments[name])}
     fields: dict[str, Any] = {name: (hints.get(name, Any) if name in plain else Any, None) for name in names}
     return create_model("Arguments", __config__=STRICT, **fields)

@@ -1,34 +1,25 @@
-"""From a configuration to everything that runs: the only file that sees both."""
+"""From a configuration to everything that runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.config import ConfigError, Settings, build, validate
 from mbrl_async.envs.task import Task
-from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.backend import Backend
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import VirtualClock
-from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
+from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, WORKERS, Schedule
 from mbrl_async.runtime.stop import StopRule, StopSignal
-from mbrl_async.runtime.worker import Worker, WorkerMaker
-from mbrl_async.types import Clock, TaskSpec, Trajectory
-
-
-@dataclass(frozen=True)
-class Channels:
-    """collect --trajectories--> learn_model --models--> improve_policy --policies--> collect."""
-
-    trajectories: Stream[Trajectory]
-    models: Latest
-    policies: Latest
+from mbrl_async.runtime.worker import WorkerMaker
+from mbrl_async.types import TaskSpec
+from mbrl_async.wiring import Channels, worker_makers
 
 
 @dataclass(frozen=True)
@@ -43,23 +34,6 @@ class Experiment:
     backend: Backend
 
 
-class Generators:
-    """The random generators of one worker: nobody else draws from them, so no other worker can disturb it."""
-
-    def __init__(self, seed: int, worker: str) -> None:
-        sequences = np.random.SeedSequence(seed).spawn(len(WORKERS))
-        self._sequence = sequences[WORKERS.index(worker)]
-
-    def numpy(self) -> np.random.Generator:
-        """A new generator."""
-        return np.random.default_rng(self._sequence.spawn(1)[0])
-
-    def torch(self, device: str) -> torch.Generator:
-        """A new generator on the device."""
-        seed = int(self._sequence.spawn(1)[0].generate_state(1, np.uint64)[0])
-        return torch.Generator(device).manual_seed(seed)
-
-
 def build_experiment(cfg: DictConfig) -> Experiment:
     """Check the configuration, and make of it what can be made before the run.
 
@@ -67,10 +41,13 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         ConfigError: the configuration cannot be used.
     """
     settings = validate(cfg)
-    schedule: Schedule = build(cfg.schedule)
-    _require_possible(settings, schedule)
+    configuration: Any = OmegaConf.to_container(cfg, resolve=True)
+    workers = configuration["algorithm"]["workers"]
+    _require_workers(workers)
+    schedule = _schedule_of(workers, build(cfg.schedule))
+    _require_possible(settings, schedule, workers)
     channels = Channels(Stream(), Latest(), Latest())
-    makers = _makers(cfg, _Components(cfg, settings, _spec(cfg)), channels)
+    makers = worker_makers(configuration, settings, _spec(cfg), channels)
     _rehearse(makers)
     return Experiment(
         settings=settings,
@@ -82,104 +59,19 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     )
 
 
-class _Components:
-    """Makes what workers consist of, each worker its own."""
-
-    def __init__(self, cfg: DictConfig, settings: Settings, spec: TaskSpec) -> None:
-        self.settings = settings
-        self._sizes = {"observation_size": spec.observation_size, "action_size": spec.action_size}
-        self.task: Callable[[], Task] = _maker(cfg.env)
-        self.improvement = _maker(cfg.algorithm.improvement)
-        self._policy = _maker(cfg.policy)
-        self._ensemble = _maker(cfg.dynamics.ensemble)
-        self._trainer = _maker(cfg.dynamics.training)
-        self._early_stopping = _maker(cfg.dynamics.early_stopping)
-        self._buffer = _maker(cfg.dynamics.buffer)
-
-    def policy(self, generators: Generators, device: str) -> GaussianMLP:
-        policy: GaussianMLP = self._policy(**self._sizes, generator=generators.torch("cpu"), device=device)
-        return policy
-
-    def ensemble(self, generators: Generators, device: str) -> Any:
-        return self._ensemble(**self._sizes, generator=generators.torch("cpu"), device=device)
-
-    def model_learning(self, generators: Generators, device: str) -> dict[str, Any]:
-        """The ensemble and what trains it."""
-        ensemble = self.ensemble(generators, device)
-        return {
-            "ensemble": ensemble,
-            "trainer": self._trainer(ensemble=ensemble, generator=generators.torch("cpu")),
-            "early_stopping": self._early_stopping(members=ensemble.members),
-            "buffer": self._buffer(
-                members=ensemble.members, **self._sizes, generator=generators.torch("cpu"), device=device
-            ),
-        }
-
-
-def _makers(cfg: DictConfig, components: _Components, channels: Channels) -> dict[str, WorkerMaker]:
-    """The wiring: who is made of what, and who talks to whom.
-
-    Raises:
-        ConfigError: the algorithm names other workers than those that are wired here.
-    """
-    if set(cfg.algorithm.workers) != set(WORKERS):
-        raise ConfigError(f"algorithm.workers={sorted(cfg.algorithm.workers)} must name {', '.join(WORKERS)}.")
-    worker = {name: _maker(node) for name, node in cfg.algorithm.workers.items()}
-    settings = components.settings
-    seed, device = settings.seed, settings.device
-
-    def collector(clock: Clock) -> Worker:
-        """Policies in, trajectories out."""
-        generators = Generators(seed, COLLECT)
-        made: Worker = worker[COLLECT](
-            task=components.task(),
-            policy=components.policy(generators, "cpu"),
-            policies=channels.policies,
-            trajectories=channels.trajectories,
-            pace=settings.pace.factor,
-            clock=clock,
-            environment_generator=generators.numpy(),
-            action_generator=generators.torch("cpu"),
+def _require_workers(workers: Collection[str]) -> None:
+    if COLLECT not in workers or not set(workers) <= set(WORKERS):
+        raise ConfigError(
+            f"algorithm.workers={sorted(workers)} cannot be used: name {COLLECT}, and others of {', '.join(WORKERS)}."
         )
-        return made
-
-    def model_learner(clock: Clock) -> Worker:
-        """Trajectories in, models out."""
-        made: Worker = worker[LEARN_MODEL](
-            **components.model_learning(Generators(seed, LEARN_MODEL), device),
-            trajectories=channels.trajectories,
-            models=channels.models,
-            clock=clock,
-            device=device,
-        )
-        return made
-
-    def policy_learner(clock: Clock) -> Worker:
-        """Models in, policies out."""
-        generators = Generators(seed, IMPROVE_POLICY)
-        ensemble, improvement = components.ensemble(generators, device), components.improvement()
-        improvement.require_compatible(ensemble.members)
-        made: Worker = worker[IMPROVE_POLICY](
-            policy=components.policy(generators, device),
-            ensemble=ensemble,
-            improvement=improvement,
-            task=components.task(),
-            models=channels.models,
-            policies=channels.policies,
-            clock=clock,
-            environment_generator=generators.numpy(),
-            generator=generators.torch(device),
-        )
-        return made
-
-    return {COLLECT: collector, LEARN_MODEL: model_learner, IMPROVE_POLICY: policy_learner}
 
 
-def _maker(node: DictConfig) -> Callable[..., Any]:
-    """Resolve a component's configuration now, and make it, with all that it contains, where it will be used."""
-    resolved = OmegaConf.to_container(node, resolve=True)
-    # Partial: Hydra would put the arguments into a configuration, and so copy what workers share.
-    return lambda **arguments: build(DictConfig(resolved), _partial_=True)(**arguments)
+def _schedule_of(workers: Collection[str], schedule: Schedule) -> Schedule:
+    """The schedule of those who take part."""
+    try:
+        return schedule.restricted_to(workers)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _spec(cfg: DictConfig) -> TaskSpec:
@@ -189,7 +81,7 @@ def _spec(cfg: DictConfig) -> TaskSpec:
     return spec
 
 
-def _require_possible(settings: Settings, schedule: Schedule) -> None:
+def _require_possible(settings: Settings, schedule: Schedule, workers: Mapping[str, Any]) -> None:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda cannot be used: torch sees no GPU here; use device=cpu.")
     if settings.pace.factor == 0 and schedule.collects_without_limit:
@@ -197,6 +89,17 @@ def _require_possible(settings: Settings, schedule: Schedule) -> None:
             "pace.factor=0 lets the collector of this schedule run away from the learners: use a factor above 0 "
             "(0.1 is ten times as fast as real time; with backend=simulated no factor waits), or schedule=sync."
         )
+    if _learns_on_policy(workers) and schedule.concurrent(COLLECT, IMPROVE_POLICY):
+        raise ConfigError(
+            "This algorithm learns from data of the newest policy alone, so nothing may be collected while the policy "
+            "is improved, as this schedule would have it: use schedule=sync."
+        )
+
+
+def _learns_on_policy(workers: Mapping[str, Any]) -> bool:
+    """Whether the policy's worker says so of itself."""
+    node = workers.get(IMPROVE_POLICY)
+    return node is not None and getattr(get_class(node["_target_"]), "on_policy", False)
 
 
 def _rehearse(makers: Mapping[str, WorkerMaker]) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from mbrl_async.experiment import Channels
 from mbrl_async.runtime.channels import Latest
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.trace import TRACE_FILE, write_trace
 from mbrl_async.types import Trajectory
+from mbrl_async.wiring import Channels
 
 POLICY_FILE = "policy.safetensors"
 MODEL_FILE = "model.safetensors"

@@ -97,7 +97,7 @@ class Trajectory:
     actions: FloatArray  # (T, A), as the policy sampled them: the task executes `clip_action(actions)`
     rewards: FloatArray  # (T,)
     policy_version: int
-    """Version of the policy that acted; 0 is the uniformly random one that acts before there is any."""
+    """Version of the policy, or of the model of one who plans, that acted; 0: before there was any."""
 
     @property
     def length(self) -> int:

@@ -17,8 +17,8 @@ GROUPS = ("env", "dynamics", "policy", "algorithm", "schedule", "backend", "trac
 
 @pytest.mark.parametrize("override", [f"{group}={name}" for group in GROUPS for name in options(group)])
 def test_every_option_of_every_group_can_be_built(override):
-    experiment = build_experiment(composed(override))
-    assert set(experiment.makers) == {"collect", "learn_model", "improve_policy"}
+    cfg = composed(override)
+    assert set(build_experiment(cfg).makers) == set(cfg.algorithm.workers)
 
 
 @pytest.mark.parametrize("algorithm", options("algorithm"))
@@ -120,7 +120,13 @@ def test_the_help_lists_every_group_and_every_option():
         (("seed=true",), r"seed=True .* valid integer"),
         (("tracking.experiment=3",), r"tracking\.experiment=3 .* valid string"),
         (("env.horizon=${no.such.key}",), r"cannot be resolved.*no\.such\.key"),
-        (("~dynamics.ensemble.members",), r"members"),
+        (("~dynamics.ensemble.members",), r"ensemble, which needs members, which needs ensemble: give one .* a value"),
+        (("~policy.hidden",), r"policy\.hidden has no value, and nobody supplies it"),
+        (("~algorithm.workers.collect",), r"algorithm\.workers=\['improve_policy', 'learn_model'\] .* name collect"),
+        (("+algorithm.workers.dream=1",), r"algorithm\.workers=.*dream.* cannot be used: name collect"),
+        (("~algorithm.workers.learn_model",), r"improve_policy asks for models, but .* no learn_model: add it"),
+        (("~algorithm.workers.improve_policy",), r"collect asks for policies, but .* no improve_policy: add it"),
+        (("schedule.cycle=[{collect: 1}, {learn_model: 1}]",), r"never lets improve_policy work.*improve_policy: 10"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(overrides, sentence):

@@ -39,11 +39,7 @@ COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")  # 
 LOSSES = {"learn_model/train_loss": "training", "learn_model/validation_loss": "validation"}
 """Metric -> label."""
 
-STALENESS = {
-    "policy": "policy of a trajectory",
-    "trajectories": "trajectories of a model epoch",
-    "model": "model of a policy update",
-}
+STALENESS = {"policy": "policy used", "trajectories": "trajectories used", "model": "model used"}
 """Channel -> label."""
 
 

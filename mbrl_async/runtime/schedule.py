@@ -7,7 +7,7 @@ its budget or has nothing to do; then the next phase begins, for ever. `warm_up`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,10 +53,28 @@ class Schedule:
                 f"add a phase such as {{{COLLECT}: 10}}."
             )
 
+    def restricted_to(self, workers: Collection[str]) -> Schedule:
+        """The same schedule for a run in which only `workers` take part: the others are left out of every phase.
+
+        Raises:
+            ValueError: one of them would never work.
+        """
+        for worker in workers:
+            if not any(worker in phase for phase in self._cycle):
+                raise ValueError(
+                    f"schedule.cycle never lets {worker} work, which takes part in this algorithm: "
+                    f"add a phase such as {{{worker}: 10}}, or choose another schedule."
+                )
+        return Schedule(warm_up=_without_others(self._warm_up, workers), cycle=_without_others(self._cycle, workers))
+
     @property
     def collects_without_limit(self) -> bool:
         """Whether some phase lets the collector go on for ever."""
         return any(math.isinf(phase.get(COLLECT, 0)) for phase in (*self._warm_up, *self._cycle))
+
+    def concurrent(self, *workers: str) -> bool:
+        """Whether in some phase all these work at the same time."""
+        return any(set(workers) <= set(phase) for phase in (*self._warm_up, *self._cycle))
 
     def start(self) -> Progress:
         """Before the first step."""
@@ -98,6 +116,11 @@ def _unroll(key: str, entries: Sequence[Mapping[str, Any]]) -> list[Phase]:
         else:
             phases.append(_checked_phase(key, entry))
     return phases
+
+
+def _without_others(phases: Sequence[Phase], workers: Collection[str]) -> list[Phase]:
+    restricted = [{worker: budget for worker, budget in phase.items() if worker in workers} for phase in phases]
+    return [phase for phase in restricted if phase]
 
 
 def _repeated(key: str, entry: Mapping[str, Any]) -> list[Phase]:

@@ -65,7 +65,7 @@ class Simulated:
     ) -> RunSummary:
         """See `Backend`."""
         clock = VirtualClock(stop)
-        state = RunState(schedule, rule, stop, observer)
+        state = RunState(makers, schedule, rule, stop, observer)
         simulation = _Simulation(clock, state, stop, rule, self._torch_threads, self._costs)
         simulation.run(makers)
         return state.summary(simulation.now)

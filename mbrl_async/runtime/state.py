@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from mbrl_async.runtime.schedule import WORKERS, Schedule
+from mbrl_async.runtime.schedule import Schedule
 from mbrl_async.runtime.shares import Shares
 from mbrl_async.runtime.staleness import Staleness
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
@@ -35,17 +36,19 @@ class RunSummary:
 
 
 class RunState:
-    """Keeps the books of one run. Not thread-safe: a concurrent backend guards it with a lock."""
+    """Keeps the books of one run of `workers`. Not thread-safe: a concurrent backend guards it with a lock."""
 
-    def __init__(self, schedule: Schedule, rule: StopRule, stop: StopSignal, observer: Observer) -> None:
+    def __init__(
+        self, workers: Collection[str], schedule: Schedule, rule: StopRule, stop: StopSignal, observer: Observer
+    ) -> None:
         self._schedule = schedule
         self._progress = schedule.start()
         self._rule = rule
         self._stop = stop
         self._observer = observer
-        self._shares = Shares(WORKERS)
+        self._shares = Shares(workers)
         self._staleness = Staleness()
-        self._steps = dict.fromkeys(WORKERS, 0)
+        self._steps = dict.fromkeys(workers, 0)
         self._failure: WorkerFailure | None = None
         self.counters = Counters()
         self.records: list[StepRecord] = []
@@ -114,7 +117,7 @@ class RunState:
     def _wait(self, worker: str) -> None:
         """`worker` is in no step now; for the others who wait, the reason may have changed, too."""
         self._shares.set(worker, "blocked")
-        for each in WORKERS:
+        for each in self._steps:
             if not self._shares.busy(each):
                 self._shares.set(each, "idle" if each in self._progress.idle else "blocked")
 

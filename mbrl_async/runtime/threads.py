@@ -52,7 +52,7 @@ class Threads:
     ) -> RunSummary:
         """See `Backend`. The clock starts when every worker is made."""
         clock = WallClock(stop)
-        state = RunState(schedule, rule, stop, observer)
+        state = RunState(makers, schedule, rule, stop, observer)
         gate = Gate(state, clock, stop)
         made = threading.Semaphore(0)
         threads = [

@@ -43,6 +43,8 @@ class Snapshot:
     counters: Counters
     steps: Mapping[str, int]
     """Worker -> steps so far, in the order in which the workers began."""
+    inputs: Mapping[str, tuple[str, ...]]
+    """Worker -> the channels that its last step used."""
     metrics: Mapping[str, float]
     """The newest value of each metric."""
     returns: tuple[float, ...]
@@ -72,6 +74,7 @@ class Progress:
         self._lock = threading.Lock()  # held for microseconds: neither side computes or prints in it
         self._counters = Counters()
         self._steps: Counter[str] = Counter()
+        self._inputs: dict[str, tuple[str, ...]] = {}
         self._metrics: Metrics = {}
         self._returns: deque[float] = deque(maxlen=WINDOW)
 
@@ -80,6 +83,7 @@ class Progress:
         with self._lock:
             self._counters = counters
             self._steps[record.worker] += 1
+            self._inputs[record.worker] = tuple(record.pulled)
             self._metrics.update(metrics)
             if "collect/return" in metrics:
                 self._returns.append(metrics["collect/return"])
@@ -87,7 +91,9 @@ class Progress:
     def snapshot(self) -> Snapshot:
         """The newest numbers."""
         with self._lock:
-            return Snapshot(self._counters, dict(self._steps), dict(self._metrics), tuple(self._returns))
+            return Snapshot(
+                self._counters, dict(self._steps), dict(self._inputs), dict(self._metrics), tuple(self._returns)
+            )
 
 
 class RemainingTime:

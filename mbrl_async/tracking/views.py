@@ -13,8 +13,8 @@ from rich.text import Text
 
 from mbrl_async.tracking.progress import WINDOW, Limits, Snapshot
 
-INPUTS = {"collect": "policy", "learn_model": "trajectories", "improve_policy": "model"}
-"""Worker -> the channel that it pulls."""
+RATES = {"policy updates": "improve_policy/updates", "model epochs": "learn_model/epochs"}
+"""What is counted per trajectory -> the cumulative metric."""
 
 UNKNOWN = "–"
 
@@ -49,8 +49,8 @@ def summary_view(title: str, ending: str, snapshot: Snapshot, figures: Sequence[
     table.add_row("run time", f"{counters.seconds:.1f} s")
     table.add_row("collection time", f"{counters.collection_seconds:.1f} s")
     table.add_row("run / collection time", _number(snapshot.time_ratio, ".3f"))
-    table.add_row("policy updates per trajectory", _number(snapshot.per_trajectory("improve_policy/updates"), ".1f"))
-    table.add_row("model epochs per trajectory", _number(snapshot.per_trajectory("learn_model/epochs"), ".1f"))
+    for name, rate in _rates(snapshot).items():
+        table.add_row(f"{name} per trajectory", rate)
     for index, figure in enumerate(figures):
         table.add_row("" if index else "figures", Text(str(figure), overflow="fold"))
     return Group(Text(f"\n{title}: the run {ending}.", style="bold"), table)
@@ -93,8 +93,8 @@ def _worker_table(snapshot: Snapshot) -> Table:
     table.add_column("used")
     table.add_column("newer versions", justify="right")
     table.add_column("age", justify="right")
-    for worker, channel in INPUTS.items():
-        if worker in snapshot.steps:
+    for worker, channels in snapshot.inputs.items():
+        for channel in channels:
             table.add_row(*_worker_row(snapshot, worker, channel))
     return table
 
@@ -114,15 +114,23 @@ def _worker_row(snapshot: Snapshot, worker: str, channel: str) -> tuple[Renderab
 
 def _results(snapshot: Snapshot) -> str:
     newest = snapshot.returns[-1] if snapshot.returns else None
-    return " · ".join(
-        (
-            f"return {_number(newest, '.1f')}",
-            f"mean of last {WINDOW} {_number(snapshot.mean_return, '.1f')}",
-            f"run/collection {_number(snapshot.time_ratio, '.3f')}",
-            f"per trajectory {_number(snapshot.per_trajectory('improve_policy/updates'), '.1f')} updates, "
-            f"{_number(snapshot.per_trajectory('learn_model/epochs'), '.1f')} epochs",
-        )
-    )
+    results = [
+        f"return {_number(newest, '.1f')}",
+        f"mean of last {WINDOW} {_number(snapshot.mean_return, '.1f')}",
+        f"run/collection {_number(snapshot.time_ratio, '.3f')}",
+    ]
+    if rates := _rates(snapshot):
+        results.append("per trajectory " + ", ".join(f"{rate} {name}" for name, rate in rates.items()))
+    return " · ".join(results)
+
+
+def _rates(snapshot: Snapshot) -> dict[str, str]:
+    """What each learner that has worked did per trajectory."""
+    return {
+        name: _number(snapshot.per_trajectory(metric), ".1f")
+        for name, metric in RATES.items()
+        if metric in snapshot.metrics
+    }
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

@@ -5,38 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from pydantic import NonNegativeFloat
 
 from mbrl_async.envs.task import Task
-from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.runtime.channels import Latest, Stream, Versioned
-from mbrl_async.types import (
-    INPUTS,
-    Clock,
-    FloatArray,
-    Metrics,
-    Parameters,
-    State,
-    StepReport,
-    Trajectory,
-    require_finite,
-)
+from mbrl_async.runtime.channels import Stream, Versioned
+from mbrl_async.types import INPUTS, Clock, Metrics, Parameters, State, StepReport, Trajectory, require_finite
+from mbrl_async.workers.acting import Actor
 from mbrl_async.workers.pacing import Pacer
 
 
 class Collector:
-    """One step: one trajectory with the newest policy, or uniformly random while there is none.
+    """One step: one trajectory.
 
     Args:
         task: the real system, this worker's own.
-        policy: receives the published parameters.
-        policies: where they come from.
+        actor: chooses the actions.
         trajectories: where the trajectories go.
         pace: control periods of the run per control period of the task: 1 is real time, 0 does not wait.
         clock: the run's.
         environment_generator: draws the starts of the episodes.
-        action_generator: draws the actions.
     """
 
     publishes = "trajectories"
@@ -45,39 +32,29 @@ class Collector:
         self,
         *,
         task: Task,
-        policy: GaussianMLP,
-        policies: Latest,
+        actor: Actor,
         trajectories: Stream[Trajectory],
         pace: NonNegativeFloat,
         clock: Clock,
         environment_generator: np.random.Generator,
-        action_generator: torch.Generator,
     ) -> None:
         self._task = task
-        self._policy = policy
-        self._policies = policies
+        self._actor = actor
         self._trajectories = trajectories
         self._control_period = pace * task.spec.control_period
         self._clock = clock
         self._environment_generator = environment_generator
-        self._action_generator = action_generator
-        self._acting: Versioned | None = None
         self._collected: Trajectory | None = None
 
     @property
     def pulled(self) -> Mapping[str, int]:
-        """Version of the policy that acts; 0 is the random one."""
-        return {"policy": self._version}
-
-    @property
-    def _version(self) -> int:
-        return 0 if self._acting is None else self._acting.version
+        """Version of what the actor acts with; 0 before there is any."""
+        acting = self._actor.acting
+        return {self._actor.channel: 0 if acting is None else acting.version}
 
     def pull(self) -> bool:
-        """Take the newest policy; there is always something to collect."""
-        newest = self._policies.get()
-        if newest is not None and newest is not self._acting:
-            self._take(newest)
+        """Let the actor take what is newest; there is always something to collect."""
+        self._actor.pull()
         return True
 
     def step(self) -> StepReport:
@@ -94,11 +71,12 @@ class Collector:
         started = self._clock.now()
         pacer = Pacer(self._clock, self._control_period)
         for t in range(spec.horizon):
-            actions[t] = self._act(observations[t])
+            actions[t] = self._actor.act(observations[t])
             observations[t + 1], rewards[t] = self._task.step(actions[t])
             pacer.wait()
-        trajectory = Trajectory(observations, actions, rewards, self._version)
-        require_finite(trajectory.undiscounted_return, f"The return of a trajectory with policy {self._version}")
+        ((channel, version),) = self.pulled.items()
+        trajectory = Trajectory(observations, actions, rewards, version)
+        require_finite(trajectory.undiscounted_return, f"The return of a trajectory with {channel} {version}")
         self._collected = trajectory
         return StepReport(
             _metrics(trajectory, pacer),
@@ -116,31 +94,26 @@ class Collector:
         self._trajectories.put(self._newest())
 
     def state_dict(self) -> State:
-        """The generators, the newest trajectory and the acting policy."""
+        """The generator, the newest trajectory, the actor, and what it acts with."""
+        acting = self._actor.acting
         return {
             "environment_generator": self._environment_generator.bit_generator.state,
-            "action_generator": self._action_generator.get_state(),
             "collected": None if self._collected is None else self._collected.state_dict(),
-            INPUTS: None if self._acting is None else self._acting.state_dict(),
+            "actor": self._actor.state_dict(),
+            INPUTS: None if acting is None else acting.state_dict(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
         collected, acting = state["collected"], state.get(INPUTS)
         self._environment_generator.bit_generator.state = state["environment_generator"]
-        self._action_generator.set_state(state["action_generator"])
         self._collected = None if collected is None else Trajectory.from_state_dict(collected)
-        self._acting = None
-        if acting is not None:
-            self._take(Versioned.from_state_dict(acting))
+        self._actor.load_state_dict(state["actor"])
+        self._actor.take(None if acting is None else Versioned.from_state_dict(acting))
 
     def close(self) -> None:
         """Close the task."""
         self._task.close()
-
-    def _take(self, policy: Versioned) -> None:
-        self._policy.load_state_dict(policy.parameters)
-        self._acting = policy
 
     def _newest(self) -> Trajectory:
         assert self._collected is not None, "result and push come after step"
@@ -151,19 +124,6 @@ class Collector:
         if self._control_period == 0:
             return self._clock.now() - started
         return self._task.spec.horizon * self._control_period
-
-    @torch.no_grad()
-    def _act(self, observation: FloatArray) -> FloatArray:
-        """An action (A,) as sampled."""
-        size = self._task.spec.action_size
-        if self._version == 0:
-            action = 2 * torch.rand(size, generator=self._action_generator) - 1
-        else:
-            noise = torch.randn(size, generator=self._action_generator)
-            # A copy in torch's memory: how products round may depend on how their operands are aligned.
-            action = self._policy(torch.tensor(observation)).sample(noise)
-        array: FloatArray = action.numpy()
-        return array
 
 
 def _metrics(trajectory: Trajectory, pacer: Pacer) -> Metrics:

@@ -28,6 +28,9 @@ class PolicyLearner:
         clock: the run's.
         environment_generator: draws the start states.
         generator: draws everything else that is imagined, on the learner's device.
+
+    Raises:
+        ValueError: the algorithm cannot be used with such an ensemble.
     """
 
     publishes = "policy"
@@ -45,6 +48,7 @@ class PolicyLearner:
         environment_generator: np.random.Generator,
         generator: torch.Generator,
     ) -> None:
+        improvement.require_compatible(ensemble.members)
         self._policy = policy
         self._ensemble = ensemble
         self._improvement = improvement

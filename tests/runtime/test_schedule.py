@@ -103,3 +103,24 @@ def test_an_impossible_schedule_is_refused_with_its_key_and_value(cycle, complai
     with pytest.raises(ValueError, match=complaint) as refusal:
         Schedule(warm_up=[], cycle=cycle)
     assert "schedule.cycle" in str(refusal.value)
+
+
+def test_a_schedule_for_three_workers_serves_two():
+    nested = {"repeat": 2, "cycle": [{LEARN_MODEL: 1}, {IMPROVE_POLICY: 2}]}
+    schedule = Schedule(warm_up=[{LEARN_MODEL: 1}, {COLLECT: 1, LEARN_MODEL: 1}], cycle=[{COLLECT: 3}, nested])
+    without_model = schedule.restricted_to([COLLECT, IMPROVE_POLICY])
+    assert order(without_model, 9) == [COLLECT, *[COLLECT] * 3, *[IMPROVE_POLICY] * 4, COLLECT]
+    without_policy = schedule.restricted_to([COLLECT, LEARN_MODEL])
+    assert order(without_policy, 9) == [LEARN_MODEL, COLLECT, LEARN_MODEL, *[COLLECT] * 3, *[LEARN_MODEL] * 2, COLLECT]
+
+
+def test_a_schedule_that_forgets_somebody_who_takes_part_is_refused():
+    schedule = Schedule(warm_up=[{LEARN_MODEL: 1}], cycle=[{COLLECT: 1}, {IMPROVE_POLICY: 1}])
+    with pytest.raises(ValueError, match=r"never lets learn_model work.*learn_model: 10"):
+        schedule.restricted_to([COLLECT, LEARN_MODEL, IMPROVE_POLICY])
+
+
+def test_concurrent_tells_who_may_work_at_the_same_time():
+    schedule = Schedule(warm_up=[{COLLECT: 1, LEARN_MODEL: 1}], cycle=[{COLLECT: 1}, {IMPROVE_POLICY: 1}])
+    assert schedule.concurrent(COLLECT, LEARN_MODEL)
+    assert not schedule.concurrent(COLLECT, IMPROVE_POLICY)

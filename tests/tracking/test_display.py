@@ -35,7 +35,7 @@ def collect(display: Display, index: int) -> None:
         "staleness/policy_seconds": 10.25,
         "run/time_ratio": 1.05,
     }
-    display.on_step(StepRecord("collect", index, 0.0, 1.0, {}), metrics, counters)
+    display.on_step(StepRecord("collect", index, 0.0, 1.0, {"policy": index}), metrics, counters)
 
 
 def run_to(display: Display, trajectories: int) -> None:
@@ -59,7 +59,7 @@ def test_a_terminal_keeps_the_last_state_on_screen():
     assert row.split()[1:3] == ["12", "97%"]
     assert row.split()[-4:] == ["policy", "35", "10.2", "s"]
     assert "return 12.0 · mean of last 10 7.5 · run/collection 1.050" in last
-    assert "per trajectory 33.0 updates, 9.0 epochs" in last
+    assert "per trajectory 33.0 policy updates, 9.0 model epochs" in last
 
 
 def test_a_terminal_shows_a_run_before_its_first_step_and_without_a_limit_on_trajectories():
@@ -76,7 +76,7 @@ def test_no_terminal_gets_plain_lines():
         run_to(display, 12)
     assert text_of(console).splitlines() == [
         "12/40 trajectories · 2400 env steps · 126/600 s · return 12.0 · mean of last 10 7.5 · "
-        "run/collection 1.050 · per trajectory 33.0 updates, 9.0 epochs"
+        "run/collection 1.050 · per trajectory 33.0 policy updates, 9.0 model epochs"
     ]
 
 
@@ -137,4 +137,20 @@ def test_the_summary_of_a_run_without_a_trajectory_invents_no_numbers():
         pass
     display.summary(ending="failed", figures=[], user_interface="mlflow ui")
     rows = {" ".join(line.split()) for line in text_of(console).splitlines()}
-    assert {"return, mean of the last 10 –", "run / collection time –", "model epochs per trajectory –"} <= rows
+    assert {"return, mean of the last 10 –", "run / collection time –"} <= rows
+
+
+def test_only_those_who_work_are_shown():
+    console = recorded_console(terminal=True)
+    with display_on(console) as display:
+        collect(display, 1)
+        update = {"improve_policy/updates": 3.0, "staleness/trajectories_versions": 2.0}
+        display.on_step(
+            StepRecord("improve_policy", 1, 0, 1, {"trajectories": 1}), update, Counters(1, 200, 10.0, 10.0)
+        )
+    display.summary(ending="reached its stop rule", figures=[], user_interface="mlflow ui")
+    screen, summary = text_of(console).split("hopper · async")[-2:]
+    row = next(line for line in screen.splitlines() if line.startswith("improve_policy"))
+    assert row.split()[-3:] == ["trajectories", "2", "–"]
+    assert "per trajectory 3.0 policy updates\n" in screen.replace(" \n", "\n")
+    assert "epochs" not in summary

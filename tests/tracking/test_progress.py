@@ -41,9 +41,10 @@ def test_progress_keeps_the_newest_numbers_and_the_last_returns():
         counters = Counters(index, 200 * index, 11.0 * index, 10.0 * index)
         metrics = {"collect/return": float(index), "run/time_ratio": 1.0 + index / 100}
         progress.on_step(StepRecord("collect", index, 0, 1, {}), metrics, counters)
-    progress.on_step(StepRecord("learn_model", 1, 0, 1, {}), {"learn_model/epochs": 30.0}, counters)
+    progress.on_step(StepRecord("learn_model", 1, 0, 1, {"trajectories": 12}), {"learn_model/epochs": 30.0}, counters)
     snapshot = progress.snapshot()
     assert snapshot.steps == {"collect": 12, "learn_model": 1}
+    assert snapshot.inputs == {"collect": (), "learn_model": ("trajectories",)}
     assert snapshot.returns == tuple(range(3, 13))
     assert len(snapshot.returns) == WINDOW
     assert snapshot.mean_return == 7.5

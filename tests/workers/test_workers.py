@@ -17,6 +17,7 @@ from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.stop import Ending, StopSignal
 from mbrl_async.types import FloatArray, Interrupted, NonFiniteError, Trajectory
+from mbrl_async.workers.acting import FirstActions, PolicyActor
 from mbrl_async.workers.collector import Collector
 from mbrl_async.workers.model_learner import ModelLearner
 from mbrl_async.workers.policy_learner import PolicyLearner
@@ -57,7 +58,9 @@ def make_ensemble(seed: int = 0) -> Ensemble:
 class Bench:
     """A collector and a model learner on the same channels."""
 
-    def __init__(self, task: LinearQuadratic | None = None, pace: float = 1.0) -> None:
+    def __init__(
+        self, task: LinearQuadratic | None = None, pace: float = 1.0, first_actions: FirstActions = "random"
+    ) -> None:
         self.stop = StopSignal()
         self.clock = VirtualClock(self.stop)
         self.trajectories: Stream[Trajectory] = Stream()
@@ -65,13 +68,16 @@ class Bench:
         self.task = task or LinearQuadratic(horizon=HORIZON, control_period=PERIOD)
         self.collector = Collector(
             task=self.task,
-            policy=make_policy(),
-            policies=self.policies,
+            actor=PolicyActor(
+                policy=make_policy(),
+                policies=self.policies,
+                first_actions=first_actions,
+                action_generator=generator(),
+            ),
             trajectories=self.trajectories,
             pace=pace,
             clock=self.clock,
             environment_generator=np.random.default_rng(0),
-            action_generator=generator(),
         )
         ensemble = make_ensemble()
         self.learner = ModelLearner(
@@ -108,6 +114,14 @@ def test_the_collector_acts_uniformly_at_random_until_there_is_a_policy():
     # 2000 draws of a uniform on [-1, 1]: the mean's standard error is 0.013, so 0.065 is wrong once in 2 million.
     assert abs(actions.mean()) < 0.065
     assert actions.std() == pytest.approx(3**-0.5, abs=0.03)
+
+
+def test_the_initial_policy_acts_until_there_is_another_if_so_configured():
+    trajectory = Bench(first_actions="policy").collect()
+    noise = torch.randn(2, generator=generator())
+    expected = make_policy()(torch.from_numpy(trajectory.observations[0])).sample(noise)
+    assert torch.equal(torch.from_numpy(trajectory.actions[0]), expected.detach())
+    assert trajectory.policy_version == 0
 
 
 def test_the_collector_uses_the_newest_policy_and_says_which():
@@ -212,6 +226,10 @@ def test_an_interrupted_epoch_changes_nothing():
 
 class FakeImprovement:
     """Notes what it was given, and moves one parameter."""
+
+    def require_compatible(self, members):
+        if members != 2:
+            raise ValueError(members)
 
     def improve(self, policy, model, reward, starts, generator, check_interrupted):  # noqa: ARG002
         self.model, self.starts = model, starts(3)

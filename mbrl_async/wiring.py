@@ -1,0 +1,102 @@
+"""Who is made of what, and who talks to whom: the one place that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mbrl_async.config import ConfigError, Settings
+from mbrl_async.runtime.channels import Latest, Stream
+from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS
+from mbrl_async.runtime.worker import Worker, WorkerMaker
+from mbrl_async.supplies import Supplies, Supply, torch_generator
+from mbrl_async.types import Clock, TaskSpec, Trajectory
+
+Configuration = Mapping[str, Any]
+"""The composed configuration, resolved."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """collect --trajectories--> who learns; learn_model --models--> and improve_policy --policies--> who asks."""
+
+    trajectories: Stream[Trajectory]
+    models: Latest
+    policies: Latest
+
+
+def worker_makers(
+    configuration: Configuration, settings: Settings, spec: TaskSpec, channels: Channels
+) -> dict[str, WorkerMaker]:
+    """A maker for each worker of the algorithm. It makes the worker of what its constructor asks for by name.
+
+    Raises (the makers do):
+        ConfigError: a worker, or a part of it, asks for what nobody supplies.
+        ValueError: something cannot be made of what it is given.
+    """
+    table = _parts(configuration, settings, spec) | _channels(configuration, channels)
+
+    def maker(worker: str, node: Configuration) -> WorkerMaker:
+        device = "cpu" if worker == COLLECT else settings.device
+
+        def make(clock: Clock) -> Worker:
+            supplies = Supplies(worker, device, {**table, "clock": lambda _: clock}, settings.seed)
+            made: Worker = supplies.make(f"algorithm.workers.{worker}", node, draws_on=device)
+            return made
+
+        return make
+
+    nodes = configuration["algorithm"]["workers"]
+    return {worker: maker(worker, nodes[worker]) for worker in WORKERS if worker in nodes}
+
+
+def _channels(configuration: Configuration, channels: Channels) -> dict[str, Supply]:
+    """The arrows: a worker is wired to those channels that it, or a part of it, names; somebody must publish there."""
+
+    def published_by(worker: str, name: str) -> Supply:
+        def supply(supplies: Supplies) -> Any:
+            if worker not in configuration["algorithm"]["workers"]:
+                raise ConfigError(f"{supplies.worker} asks for {name}, but algorithm.workers has no {worker}: add it.")
+            return getattr(channels, name)
+
+        return supply
+
+    return {
+        "trajectories": published_by(COLLECT, "trajectories"),
+        "models": published_by(LEARN_MODEL, "models"),
+        "policies": published_by(IMPROVE_POLICY, "policies"),
+    }
+
+
+def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> dict[str, Supply]:
+    """What there is besides channels: name of a constructor's argument -> what it is given."""
+
+    def component(key: str, node: Configuration) -> Supply:
+        return lambda supplies: supplies.make(key, node)
+
+    def initial_policy(supplies: Supplies) -> Any:
+        """Made alike for every worker: who acts before anything is published acts with what will be improved."""
+        generator = torch_generator(settings.seed, "initial policy", "cpu")
+        return supplies.make("policy", configuration["policy"], generator=generator)
+
+    dynamics, algorithm = configuration["dynamics"], configuration["algorithm"]
+    return {
+        "device": lambda supplies: supplies.device,
+        "pace": lambda _: settings.pace.factor,
+        "observation_size": lambda _: spec.observation_size,
+        "action_size": lambda _: spec.action_size,
+        "members": lambda supplies: supplies["ensemble"].members,
+        "task": component("env", configuration["env"]),
+        "policy": initial_policy,
+        "ensemble": component("dynamics.ensemble", dynamics["ensemble"]),
+        "trainer": component("dynamics.training", dynamics["training"]),
+        "early_stopping": component("dynamics.early_stopping", dynamics["early_stopping"]),
+        "buffer": component("dynamics.buffer", dynamics["buffer"]),
+        # An algorithm brings parts of its own, under the names by which its workers ask for them.
+        **{
+            name: component(f"algorithm.{name}", node)
+            for name, node in algorithm.items()
+            if isinstance(node, Mapping) and "_target_" in node
+        },
+    }

@@ -1,0 +1,105 @@
+"""Who chooses the actions of a real trajectory."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+
+from mbrl_async.policies.gaussian_mlp import GaussianMLP
+from mbrl_async.runtime.channels import Latest, Versioned
+from mbrl_async.types import FloatArray, State, copy_of
+
+FirstActions = Literal["random", "policy"]
+
+
+class Actor(Protocol):
+    """What the collector asks for an action in each control step of a trajectory."""
+
+    @property
+    def channel(self) -> str:
+        """Where what it acts with comes from."""
+
+    @property
+    def acting(self) -> Versioned | None:
+        """What it acts with; None before there is any."""
+
+    def pull(self) -> None:
+        """Take what is newest; a new trajectory begins."""
+
+    def take(self, acting: Versioned | None) -> None:
+        """Act with this from now on."""
+
+    def act(self, observation: FloatArray) -> FloatArray:
+        """An action (A,), which may lie outside [-1, 1], after the observation (O,)."""
+
+    def state_dict(self) -> State:
+        """Everything that the next trajectory depends on besides `acting`, as a copy."""
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+
+
+class PolicyActor:
+    """Samples from the newest policy.
+
+    Args:
+        policy: receives the published parameters.
+        policies: where they come from.
+        first_actions: what acts before anything is published: uniformly random actions, or the initial policy.
+        action_generator: draws the actions.
+    """
+
+    channel = "policy"
+
+    def __init__(
+        self,
+        *,
+        policy: GaussianMLP,
+        policies: Latest,
+        first_actions: FirstActions,
+        action_generator: torch.Generator,
+    ) -> None:
+        self._policy = policy
+        self._policies = policies
+        self._random_at_first = first_actions == "random"
+        self._generator = action_generator
+        self.acting: Versioned | None = None
+
+    def pull(self) -> None:
+        """Take the newest policy."""
+        newest = self._policies.get()
+        if newest is not None and newest is not self.acting:
+            self.take(newest)
+
+    def take(self, acting: Versioned | None) -> None:
+        """Act with this policy; None: go on with the parameters that there are."""
+        if acting is not None:
+            self._policy.load_state_dict(acting.parameters)
+        self.acting = acting
+
+    @torch.no_grad()
+    def act(self, observation: FloatArray) -> FloatArray:
+        """See `Actor`."""
+        size = len(self._policy.log_std)
+        if self.acting is None and self._random_at_first:
+            return uniform_action(size, self._generator)
+        noise = torch.randn(size, generator=self._generator)
+        # A copy in torch's memory: how products round may depend on how their operands are aligned.
+        action: FloatArray = self._policy(torch.tensor(observation)).sample(noise).numpy()
+        return action
+
+    def state_dict(self) -> State:
+        """The generator, and the policy, which is the initial one before there is another."""
+        return {"generator": self._generator.get_state(), "policy": copy_of(self._policy.state_dict())}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        self._generator.set_state(state["generator"])
+        self._policy.load_state_dict(state["policy"])
+
+
+def uniform_action(size: int, generator: torch.Generator) -> FloatArray:
+    """An action (A,) within [-1, 1]."""
+    action: FloatArray = (2 * torch.rand(size, generator=generator) - 1).numpy()
+    return action

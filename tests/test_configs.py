@@ -36,6 +36,10 @@ def test_every_task_composes_with_every_schedule_and_algorithm(env, schedule, al
         (("algorithm=me_ppo", "env=hopper"), 0.9, 5e-4, 10_000),
         (("algorithm=me_ppo", "env=walker2d"), 0.99, 5e-4, 10_000),
         (("algorithm=me_ppo", "env=hopper", "schedule=sync"), 0.4, 5e-4, 25_000),
+        (("algorithm=mb_mpo", "env=hopper"), 0.1, 1e-3, 10_000),
+        (("algorithm=mb_mpo", "env=walker2d"), 0.1, 5e-4, 10_000),
+        (("algorithm=mb_mpo", "env=hopper", "schedule=sync"), 0.4, 1e-3, 25_000),
+        (("algorithm=mb_mpo", "env=ant", "schedule=sync"), 0.4, 5e-4, 25_000),
         (("env=half_cheetah",), 0.4, 5e-4, 10_000),
         (("env=walker2d",), 0.4, 5e-4, 10_000),
         (("env=ant",), 0.1, 5e-4, 10_000),
@@ -57,6 +61,13 @@ def test_the_papers_settings_come_with_the_task_and_the_schedule(overrides, weig
 )
 def test_the_papers_trust_region_comes_with_the_task(env, step_size):
     assert composed(f"env={env}").algorithm.improvement["update"].step_size == step_size
+
+
+@pytest.mark.parametrize(("schedule", "rollouts", "step_size"), [("sync", 20, 0.01), ("async", 25, 0.05)])
+def test_the_papers_settings_of_mb_mpo_come_with_the_schedule(schedule, rollouts, step_size):
+    improvement = composed("algorithm=mb_mpo", f"schedule={schedule}").algorithm.improvement
+    assert (improvement.tasks, improvement.rollouts, improvement.adaptation_rate) == (20, rollouts, 1e-3)
+    assert improvement.trust_region.step_size == step_size
 
 
 @pytest.mark.parametrize("path", sorted((CONFIG_DIRECTORY / "paper").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -95,6 +106,8 @@ def test_the_help_lists_every_group_and_every_option():
         (("dynamics.ensemble.members=0",), r"dynamics\.ensemble\.members=0 .* greater than 0"),
         (("dynamics.ensemble.members=7",), r"rollouts=50 .* 7 ensemble members: choose a multiple"),
         (("dynamics.ensemble.hidden=[64,0]",), r"dynamics\.ensemble\.hidden\.1=0 .* greater than 0"),
+        (("algorithm=mb_mpo", "algorithm.improvement.tasks=12"), r"tasks=12 .* 5 ensemble members: choose a multiple"),
+        (("algorithm=mb_mpo", "algorithm.improvement.adaptation_rate=0"), r"adaptation_rate=0 .* greater than 0"),
         (("dynamics.training.learning_rate=-1",), r"learning_rate=-1 .* greater than 0"),
         (("dynamics.early_stopping.weight=1",), r"weight=1 .* less than 1"),
         (("dynamics.buffer.capacity=1",), r"learn_model cannot be made: validation_fraction=0\.2 of capacity=1"),

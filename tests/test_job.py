@@ -90,8 +90,8 @@ def documented(algorithm: str) -> set[str]:
     for line in METRICS_DOCUMENT.read_text().splitlines():
         if line.startswith("## "):
             of = algorithm
-        elif alone := re.match(r"Of `algorithm=(\w+)` alone:", line):
-            of = alone[1]
+        elif line.startswith("Of `algorithm="):
+            of = algorithm if algorithm in re.findall(r"`algorithm=(\w+)`", line) else ""
         elif (name := re.match(r"\| `([^`]+)`", line)) and of == algorithm:
             names.add(name[1])
     return names

@@ -33,8 +33,13 @@ class Batch:
 
     def ratio(self, new: Gaussian) -> Tensor:
         """How much likelier each action is now, (N,)."""
-        return (new.log_probability(self.actions) - self.old.log_probability(self.actions)).exp()
+        return probability_ratio(self.actions, self.old, new)
 
     def surrogate(self, new: Gaussian) -> Tensor:
         """Mean of ratio x advantage: what the new policy is expected to gain."""
         return (self.ratio(new) * self.advantages).mean()
+
+
+def probability_ratio(actions: Tensor, old: Gaussian, new: Gaussian) -> Tensor:
+    """How much likelier than the old distribution (..., A) the new one makes each action (..., A): (...)."""
+    return (new.log_probability(actions) - old.log_probability(actions)).exp()

@@ -25,15 +25,19 @@ class FisherProduct:
             the mean KL is over all observations: each policy's product is divided by J.
         parameters: of which the distribution is made, P numbers in all.
         damping: at least 0.
+        weights: (J, N / J), of each observation of J policies in the mean KL; None: all count alike.
     """
 
-    def __init__(self, distribution: Gaussian, parameters: Sequence[Tensor], damping: float) -> None:
+    def __init__(
+        self, distribution: Gaussian, parameters: Sequence[Tensor], damping: float, weights: Tensor | None = None
+    ) -> None:
         self._outputs = (distribution.mean, distribution.log_std)  # (N, A), (A,); or (J, N / J, A), (J, 1, A)
         self._parameters = parameters
         self._damping = damping
         rows, policies = (math.prod(output.shape[:-1]) for output in self._outputs)
-        self._mean_weight = torch.exp(-2 * distribution.log_std.detach()) / rows  # (A,)
-        self._log_std_weight = 2 / policies
+        precision = torch.exp(-2 * distribution.log_std.detach())  # (A,)
+        self._mean_weight = precision / rows if weights is None else precision * weights[..., None]
+        self._log_std_weight = 2 / policies if weights is None else 2 * weights.sum(-1)[..., None, None]
         # u -> J'u is linear in u, so its derivative along v with respect to u is J v; the graph is built once.
         self._cotangents = tuple(torch.zeros_like(output, requires_grad=True) for output in self._outputs)
         self._pulled_back = torch.autograd.grad(self._outputs, parameters, self._cotangents, create_graph=True)

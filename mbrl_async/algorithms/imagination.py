@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import clip_action, require_finite
 
@@ -17,6 +18,12 @@ RewardFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 StartObservations = Callable[[int], Tensor]
 """count -> (count, O): where imagined rollouts start."""
+
+Act = Callable[[Tensor], Gaussian]
+"""observations (..., O) -> the distribution of the actions after them."""
+
+Predict = Callable[[int, Tensor, Tensor], Tensor]
+"""(step, observations (..., O), executed actions (..., A)) -> next observations (..., O)."""
 
 
 class Model(Protocol):
@@ -32,7 +39,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Rollouts:
-    """R rollouts of T steps, side by side."""
+    """R rollouts of T steps, side by side; of J tasks, (J, R) in the place of R."""
 
     observations: Tensor  # (T + 1, R, O)
     actions: Tensor  # (T, R, A), as the policy sampled them: the model was asked with `clip_action(actions)`
@@ -40,11 +47,10 @@ class Rollouts:
 
     @property
     def undiscounted_returns(self) -> Tensor:
-        """Sum of the rewards of each rollout, (R,)."""
+        """Sum of the rewards of each rollout, (R,) or (J, R)."""
         return self.rewards.sum(0)
 
 
-@torch.no_grad()
 def imagine(
     policy: GaussianMLP,
     model: Model,
@@ -72,18 +78,39 @@ def imagine(
     if starts.ndim != 2 or horizon < 1:
         raise ValueError(f"starts {tuple(starts.shape)} and horizon={horizon}: give starts (R, O) and 1 or more steps.")
     require_equal_shares(len(starts), model.members)
-    observations = starts.new_empty(horizon + 1, *starts.shape)  # (T + 1, R, O)
-    observations[0] = starts
     noise, partitions = _draw(policy, len(starts), horizon, generator, starts.device)
-    actions = torch.empty_like(noise)  # (T, R, A)
-    for step in range(horizon):
-        check_interrupted()
-        actions[step] = policy(observations[step]).sample(noise[step])
+
+    def predict(step: int, observations: Tensor, actions: Tensor) -> Tensor:
         rows = partitions[step]  # (R,): the first R / M rollouts go to the first member, and so on
-        predicted = _predict(model, observations[step][rows], clip_action(actions[step][rows]))
-        observations[step + 1].index_copy_(0, rows, predicted)
+        predicted = _predict(model, observations[rows], actions[rows])
+        return torch.empty_like(observations).index_copy_(0, rows, predicted)
+
+    return roll_out(policy, predict, reward, starts, noise, check_interrupted)
+
+
+@torch.no_grad()
+def roll_out(
+    act: Act,
+    predict: Predict,
+    reward: RewardFunction,
+    starts: Tensor,
+    noise: Tensor,
+    check_interrupted: Callable[[], None],
+) -> Rollouts:
+    """Act and predict in turn, from `starts` (..., O), as long as there is `noise` (T, ..., A) for the actions.
+
+    Raises:
+        NonFiniteError: a predicted observation or a reward is not finite.
+    """
+    observations = starts.new_empty(len(noise) + 1, *starts.shape)  # (T + 1, ..., O)
+    observations[0] = starts
+    actions = torch.empty_like(noise)  # (T, ..., A)
+    for step in range(len(noise)):
+        check_interrupted()
+        actions[step] = act(observations[step]).sample(noise[step])
+        observations[step + 1] = predict(step, observations[step], clip_action(actions[step]))
     require_finite(observations, "An imagined observation")
-    rewards = reward(observations[:-1], clip_action(actions), observations[1:])  # (T, R)
+    rewards = reward(observations[:-1], clip_action(actions), observations[1:])  # (T, ...)
     require_finite(rewards, "An imagined reward")
     return Rollouts(observations, actions, rewards)
 

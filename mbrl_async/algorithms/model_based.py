@@ -20,7 +20,7 @@ from mbrl_async.algorithms.imagination import (
     require_equal_shares,
 )
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.types import Metrics, State, require_finite
+from mbrl_async.types import Metrics, Parameters, State, require_finite
 
 
 class PolicyUpdate(Protocol):
@@ -84,6 +84,10 @@ class ImaginedPolicyImprovement:
             "imagined_return": float(rollouts.undiscounted_returns.mean()),
             "log_std": float(policy.log_std.detach().mean()),
         }
+
+    def published(self, policy: GaussianMLP) -> Parameters:
+        """The policy's parameters."""
+        return policy.state_dict()
 
     def state_dict(self) -> State:
         """The update's, as a copy."""

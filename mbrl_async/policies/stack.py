@@ -26,6 +26,11 @@ class PolicyStack:
         self._sizes = [math.prod(shape) for shape in self._shapes.values()]
         self._minimum_log_std = policy.minimum_log_std
 
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return self._shapes["log_std"].numel()
+
     def distribution(self, parameters: Tensor, observations: Tensor) -> Gaussian:
         """The distributions of the J policies (J, P), each after its own observations (J, B, O).
 

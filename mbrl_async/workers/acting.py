@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from mbrl_async.policies.adapted import adapted_policies
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Versioned
 from mbrl_async.types import FloatArray, State, copy_of
@@ -97,6 +98,22 @@ class PolicyActor:
         """The inverse of `state_dict`."""
         self._generator.set_state(state["generator"])
         self._policy.load_state_dict(state["policy"])
+
+
+class AdaptedPolicyActor(PolicyActor):
+    """Samples, for each trajectory, from one of the newest policies that tasks have adapted; all are alike probable."""
+
+    def pull(self) -> None:
+        """Take the newest policies, and one of them for the trajectory that begins."""
+        super().pull()
+        if self.acting is not None:
+            policies = adapted_policies(self.acting.parameters)
+            chosen = int(torch.randint(len(policies), (), generator=self._generator))
+            self._policy.load_state_dict(policies[chosen])
+
+    def take(self, acting: Versioned | None) -> None:
+        """Draw from these at the next trajectory; until then go on with the parameters that there are."""
+        self.acting = acting
 
 
 def uniform_action(size: int, generator: torch.Generator) -> FloatArray:

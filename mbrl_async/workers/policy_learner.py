@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
+from mbrl_async.algorithms.imagination import Model, RewardFunction, StartObservations
 from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.envs.task import Task, start_observations
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Versioned
-from mbrl_async.types import INPUTS, Clock, Parameters, State, StepReport, copy_of
+from mbrl_async.types import INPUTS, Clock, Metrics, Parameters, State, StepReport, copy_of
+
+
+class PolicyImprovement(Protocol):
+    """An algorithm that improves a policy in the model."""
+
+    def require_compatible(self, members: int) -> None:
+        """Refuse, with a ValueError, an ensemble of so many members that it cannot be used with."""
+
+    def improve(
+        self,
+        policy: GaussianMLP,
+        model: Model,
+        reward: RewardFunction,
+        starts: StartObservations,
+        generator: torch.Generator,
+        check_interrupted: Callable[[], None],
+    ) -> Metrics:
+        """Improve the policy in place by one step; `Interrupted` may leave it."""
+
+    def published(self, policy: GaussianMLP) -> Parameters:
+        """What those who act are given of the improved policy."""
+
+    def state_dict(self) -> State:
+        """What it remembers from step to step, as a copy."""
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
 
 
 class PolicyLearner:
@@ -40,7 +68,7 @@ class PolicyLearner:
         *,
         policy: GaussianMLP,
         ensemble: Ensemble,
-        improvement: ImaginedPolicyImprovement,
+        improvement: PolicyImprovement,
         task: Task,
         models: Latest,
         policies: Latest,
@@ -89,8 +117,8 @@ class PolicyLearner:
         return StepReport(metrics | {"updates": float(self._updates)})
 
     def result(self) -> Parameters:
-        """The policy's parameters."""
-        return self._policy.state_dict()
+        """The parameters that the policy acts with."""
+        return self._improvement.published(self._policy)
 
     def push(self) -> None:
         """Publish the policy."""

@@ -11,13 +11,14 @@ from mbrl_async.dynamics.early_stopping import EarlyStopping
 from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.envs.linear_quadratic import LinearQuadratic
+from mbrl_async.policies.adapted import with_adapted
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.stop import Ending, StopSignal
 from mbrl_async.types import FloatArray, Interrupted, NonFiniteError, Trajectory
-from mbrl_async.workers.acting import FirstActions, PolicyActor
+from mbrl_async.workers.acting import AdaptedPolicyActor, FirstActions, PolicyActor
 from mbrl_async.workers.collector import Collector
 from mbrl_async.workers.model_learner import ModelLearner
 from mbrl_async.workers.policy_learner import PolicyLearner
@@ -59,7 +60,11 @@ class Bench:
     """A collector and a model learner on the same channels."""
 
     def __init__(
-        self, task: LinearQuadratic | None = None, pace: float = 1.0, first_actions: FirstActions = "random"
+        self,
+        task: LinearQuadratic | None = None,
+        pace: float = 1.0,
+        first_actions: FirstActions = "random",
+        actor: type[PolicyActor] = PolicyActor,
     ) -> None:
         self.stop = StopSignal()
         self.clock = VirtualClock(self.stop)
@@ -68,7 +73,7 @@ class Bench:
         self.task = task or LinearQuadratic(horizon=HORIZON, control_period=PERIOD)
         self.collector = Collector(
             task=self.task,
-            actor=PolicyActor(
+            actor=actor(
                 policy=make_policy(),
                 policies=self.policies,
                 first_actions=first_actions,
@@ -134,6 +139,34 @@ def test_the_collector_uses_the_newest_policy_and_says_which():
     noise = torch.randn(2, generator=generator())
     expected = newest(torch.from_numpy(trajectory.observations[0])).sample(noise)
     assert torch.allclose(torch.from_numpy(trajectory.actions[0]), expected.detach())
+
+
+def test_with_adapted_policies_each_trajectory_has_one_of_them():
+    bench = Bench(actor=AdaptedPolicyActor)
+    bench.policies.put(published_by(-5.0, 5.0))
+    # The spread of a mean of 20 actions is 0.08.
+    means = [round(float(bench.collect().actions.mean())) for _ in range(40)]
+    assert set(means) == {-5, 5}
+    # Of two, alike probable, fewer than 8 of 40 are one of them once in 24 000 times; this generator's are fixed.
+    assert min(means.count(-5), means.count(5)) >= 8
+    assert bench.collector.pulled == {"policy": 1}
+    bench.policies.put(published_by(-10.0, -20.0))
+    trajectory = bench.collect()
+    assert trajectory.policy_version == 2
+    assert round(float(trajectory.actions.mean())) in (-10, -20)
+
+
+def published_by(*means: float) -> dict[str, torch.Tensor]:
+    """A policy that acts around 0, and adapted ones that act around these means."""
+    states = []
+    for mean in (0.0, *means):
+        policy = make_policy()
+        with torch.no_grad():
+            policy.mean[-1].weight.zero_()
+            policy.mean[-1].bias.fill_(mean)
+        states.append(policy.state_dict())
+    own, *adapted = states
+    return with_adapted(own, {name: torch.stack([state[name] for state in adapted]) for name in own})
 
 
 def test_a_trajectory_lasts_its_control_periods_times_the_pace():
@@ -237,13 +270,16 @@ class FakeImprovement:
             policy.log_std.add_(0.5)
         return {"kl": 0.25}
 
+    def published(self, policy):
+        return policy.state_dict()
+
 
 def test_the_policy_learner_needs_a_model_and_improves_in_the_newest():
     stop, models, policies, improvement = StopSignal(), Latest(), Latest(), FakeImprovement()
     learner = PolicyLearner(
         policy=make_policy(),
         ensemble=make_ensemble(1),
-        improvement=improvement,  # type: ignore[arg-type]
+        improvement=improvement,
         task=LinearQuadratic(horizon=HORIZON, control_period=PERIOD),
         models=models,
         policies=policies,

@@ -1,0 +1,77 @@
+"""Rollouts of many tasks at once: a task is one ensemble member, and a policy that acts in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mbrl_async.algorithms.imagination import Model, RewardFunction, Rollouts, roll_out
+from mbrl_async.policies.gaussian import Gaussian
+from mbrl_async.policies.stack import PolicyStack
+
+
+def imagine_tasks(
+    stack: PolicyStack,
+    parameters: Tensor,
+    model: Model,
+    reward: RewardFunction,
+    starts: Tensor,
+    horizon: int,
+    generator: torch.Generator,
+    check_interrupted: Callable[[], None],
+) -> Rollouts:
+    """Let each task's policy act in the task's member: member j mod M for task j.
+
+    Args:
+        stack: the policies' shape.
+        parameters: (J, P), a row a task.
+        model: M members; J is a multiple of M.
+        reward: called once, on all T J R transitions.
+        starts: (J, R, O).
+        horizon: T.
+        generator: draws the policies' noise.
+        check_interrupted: called every step; may raise `Interrupted`.
+
+    Returns:
+        Rollouts with (J, R) in the place of R.
+
+    Raises:
+        NonFiniteError: a predicted observation or a reward is not finite.
+    """
+
+    def act(observations: Tensor) -> Gaussian:
+        return stack.distribution(parameters, observations)
+
+    def predict(_step: int, observations: Tensor, actions: Tensor) -> Tensor:
+        rows = (_by_member(each, model.members) for each in (observations, actions))
+        return _by_task(model.predict(*rows), len(observations))
+
+    shape = (horizon, *starts.shape[:2], stack.action_size)
+    noise = torch.randn(shape, generator=generator, device=generator.device).to(starts.device)  # (T, J, R, A)
+    return roll_out(act, predict, reward, starts, noise, check_interrupted)
+
+
+def require_equal_tasks(tasks: int, members: int) -> None:
+    """Refuse a number of tasks that gives some members more than others.
+
+    Raises:
+        ValueError: with the nearest numbers that do not.
+    """
+    if tasks < 1 or tasks % members:
+        lower = max(tasks // members, 1) * members
+        raise ValueError(
+            f"tasks={tasks} cannot be shared equally by {members} ensemble members: "
+            f"choose a multiple of {members}, such as {lower} or {lower + members}."
+        )
+
+
+def _by_member(rows: Tensor, members: int) -> Tensor:
+    """(J, R, D) -> (M, J / M * R, D): the rows of tasks m, m + M, m + 2 M, ... to member m."""
+    return rows.view(-1, members, *rows.shape[1:]).transpose(0, 1).flatten(1, 2)
+
+
+def _by_task(rows: Tensor, tasks: int) -> Tensor:
+    """The inverse of `_by_member`."""
+    return rows.view(len(rows), tasks // len(rows), -1, rows.shape[-1]).transpose(0, 1).flatten(0, 1)

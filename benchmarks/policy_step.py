@@ -14,7 +14,8 @@ from benchmarks.measurement import Measurement, median_seconds, torch_threads
 from benchmarks.paper_ensemble import ACTION_SIZE, MEMBERS, OBSERVATION_SIZE, make_ensemble, prediction_products
 from mbrl_async.algorithms.advantages import AdvantageEstimator
 from mbrl_async.algorithms.imagination import Rollouts, imagine
-from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement, PolicyUpdate
+from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
+from mbrl_async.algorithms.policy_gradient import PolicyUpdate
 from mbrl_async.algorithms.ppo import PPO
 from mbrl_async.algorithms.trpo import TRPO
 from mbrl_async.policies.baseline import LinearFeatureBaseline

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 CONFIG_DIRECTORY = Path(__file__).parents[1] / "conf"
 
@@ -16,9 +17,10 @@ SMALL = (
     "dynamics.ensemble.hidden=[16]",
     "dynamics.buffer.capacity=500",
     "policy.hidden=[8]",
-    "algorithm.improvement.rollouts=10",
     "stop.trajectories=5",
 )
+WHERE_THERE_IS = ("algorithm.improvement.rollouts=10", "algorithm.improvement.tasks=4")
+"""Settings that some algorithms lack."""
 FEW_STEPS = ("iteration.rollouts=2", "iteration.epochs=3", "iteration.updates=2")
 FIXED_COSTS = ("backend=simulated", "simulated.costs.learn_model=0.3", "simulated.costs.improve_policy=0.2")
 
@@ -27,6 +29,13 @@ def composed(*overrides: str) -> DictConfig:
     """The configuration that `python main.py OVERRIDES` composes."""
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+@cache
+def small(*overrides: str) -> tuple[str, ...]:
+    """Overrides for a small experiment with whatever algorithm the given ones choose."""
+    cfg = composed(*SMALL, *overrides)
+    return (*SMALL, *(each for each in WHERE_THERE_IS if OmegaConf.select(cfg, each.partition("=")[0])), *overrides)
 
 
 def options(group: str) -> list[str]:

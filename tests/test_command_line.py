@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from mlflow import MlflowClient
 
 from mbrl_async.refusals import explain
-from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, SMALL
+from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, SMALL, small
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def main(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_run_from_another_directory_leaves_its_files_there(tmp_path):
-    result = main(tmp_path, *SMALL, *FIXED_COSTS)
+    result = main(tmp_path, *small(*FIXED_COSTS))
     assert result.returncode == 0, result.stderr
     assert "5/5 trajectories" in result.stdout
     assert (tmp_path / "mlflow.db").exists()
@@ -40,8 +40,7 @@ def test_a_refusal_is_one_sentence_and_an_exit_status(tmp_path):
 
 
 def test_a_refused_job_does_not_stop_the_rest_of_a_sweep(tmp_path):
-    small = [override for override in SMALL if "rollouts" not in override]
-    result = main(tmp_path, "-m", *small, *FIXED_COSTS, "algorithm.improvement.rollouts=9,10")
+    result = main(tmp_path, "-m", *SMALL, *FIXED_COSTS, "algorithm.improvement.rollouts=9,10")
     assert result.returncode == 2
     assert "rollouts=9 cannot be shared equally by 2 ensemble members" in result.stderr
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

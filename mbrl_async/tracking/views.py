@@ -127,7 +127,7 @@ def _results(snapshot: Snapshot) -> str:
 def _rates(snapshot: Snapshot) -> dict[str, str]:
     """What each learner that has worked did per trajectory."""
     return {
-        name: _number(snapshot.per_trajectory(metric), ".1f")
+        name: _number(snapshot.per_trajectory(metric), ".3g")
         for name, metric in RATES.items()
         if metric in snapshot.metrics
     }

@@ -14,7 +14,7 @@ from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.runtime.worker import Worker
 from mbrl_async.types import INPUTS, State
-from tests.small import SMALL, composed, options
+from tests.small import composed, options, small
 
 ROUNDS = 3  # enough for Adam's moments, early stopping and a learnt policy to matter
 
@@ -23,8 +23,8 @@ class Bench:
     """The workers of one experiment, stepped by hand in the order in which they are named."""
 
     def __init__(self, algorithm: str, seed: int) -> None:
-        overrides = (*SMALL, "schedule=sync", f"algorithm={algorithm}", f"seed={seed}")
-        self.experiment: Experiment = build_experiment(composed(*overrides))
+        overrides = small("schedule=sync", f"algorithm={algorithm}")
+        self.experiment: Experiment = build_experiment(composed(*overrides, f"seed={seed}"))
         clock = VirtualClock(StopSignal())
         self.workers = {name: make(clock) for name, make in self.experiment.makers.items()}
 

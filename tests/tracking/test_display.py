@@ -59,7 +59,7 @@ def test_a_terminal_keeps_the_last_state_on_screen():
     assert row.split()[1:3] == ["12", "97%"]
     assert row.split()[-4:] == ["policy", "35", "10.2", "s"]
     assert "return 12.0 · mean of last 10 7.5 · run/collection 1.050" in last
-    assert "per trajectory 33.0 policy updates, 9.0 model epochs" in last
+    assert "per trajectory 33 policy updates, 9 model epochs" in last
 
 
 def test_a_terminal_shows_a_run_before_its_first_step_and_without_a_limit_on_trajectories():
@@ -76,7 +76,7 @@ def test_no_terminal_gets_plain_lines():
         run_to(display, 12)
     assert text_of(console).splitlines() == [
         "12/40 trajectories · 2400 env steps · 126/600 s · return 12.0 · mean of last 10 7.5 · "
-        "run/collection 1.050 · per trajectory 33.0 policy updates, 9.0 model epochs"
+        "run/collection 1.050 · per trajectory 33 policy updates, 9 model epochs"
     ]
 
 
@@ -124,8 +124,8 @@ def test_the_summary_has_the_results_and_a_command_that_can_be_copied(terminal: 
         "environment steps 2400",
         "return, mean of the last 10 7.5",
         "run / collection time 1.050",
-        "policy updates per trajectory 33.0",
-        "model epochs per trajectory 9.0",
+        "policy updates per trajectory 33",
+        "model epochs per trajectory 9",
         "figures a/return.png",
         f"all curves: {command}",
     }
@@ -152,5 +152,5 @@ def test_only_those_who_work_are_shown():
     screen, summary = text_of(console).split("hopper · async")[-2:]
     row = next(line for line in screen.splitlines() if line.startswith("improve_policy"))
     assert row.split()[-3:] == ["trajectories", "2", "–"]
-    assert "per trajectory 3.0 policy updates\n" in screen.replace(" \n", "\n")
+    assert "per trajectory 3 policy updates\n" in screen.replace(" \n", "\n")
     assert "epochs" not in summary

@@ -21,6 +21,7 @@ from mbrl_async.types import FloatArray, Interrupted, NonFiniteError, Trajectory
 from mbrl_async.workers.acting import AdaptedPolicyActor, FirstActions, PolicyActor
 from mbrl_async.workers.collector import Collector
 from mbrl_async.workers.model_learner import ModelLearner
+from mbrl_async.workers.on_policy_learner import OnPolicyLearner
 from mbrl_async.workers.policy_learner import PolicyLearner
 
 HORIZON = 10
@@ -301,3 +302,44 @@ def test_the_policy_learner_needs_a_model_and_improves_in_the_newest():
     assert published is not None
     assert torch.allclose(published.parameters["log_std"], torch.full((2,), -0.5))
     assert learner.pull(), "it always steps, also with a model that it used before"
+
+
+class FakeGradientImprovement:
+    """Notes what it was given."""
+
+    def improve(self, policy, rollouts):  # noqa: ARG002
+        self.rollouts = rollouts
+        return {"kl": 0.25}
+
+    def state_dict(self):
+        return {}
+
+
+def test_the_on_policy_learner_uses_every_trajectory_in_exactly_one_update():
+    bench, improvement = Bench(first_actions="policy"), FakeGradientImprovement()
+    learner = OnPolicyLearner(
+        policy=make_policy(),
+        improvement=improvement,  # type: ignore[arg-type]
+        trajectories=bench.trajectories,
+        policies=bench.policies,
+        device="cpu",
+    )
+    assert not learner.pull()
+    batches = [[bench.collect() for _ in range(count)] for count in (2, 3)]
+    first, second = batches
+    assert learner.pull(), "five have come, and none was used yet"
+    report = learner.step()
+    learner.push()
+    assert report.metrics == {"kl": 0.25, "updates": 1.0}
+    assert learner.pulled == {"trajectories": 5}
+    for index, trajectory in enumerate(first + second):
+        assert torch.equal(improvement.rollouts.observations[:, index], trajectory.tensors["observations"])
+        assert torch.equal(improvement.rollouts.actions[:, index], trajectory.tensors["actions"])
+        assert torch.equal(improvement.rollouts.rewards[:, index], trajectory.tensors["rewards"])
+    assert not learner.pull(), "an update on the same data again would be off its policy"
+    third = bench.collect()
+    assert third.policy_version == 1
+    assert learner.pull()
+    assert learner.pull(), "what was pulled is not lost before a step used it"
+    learner.step()
+    assert improvement.rollouts.rewards.shape == (HORIZON, 1)

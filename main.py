@@ -13,6 +13,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mbrl_async.sweeps.callback import end_unfinished_sweep
+
 CONFIG_DIRECTORY = str(Path(__file__).parent / "conf")
 
 
@@ -20,22 +22,31 @@ CONFIG_DIRECTORY = str(Path(__file__).parent / "conf")
 def run(cfg: DictConfig) -> float:
     """Run one job; a sweeper sees its score."""
     # Torch and MLflow take seconds to import, and --help needs neither.
+    from joblib import effective_n_jobs
+
     from mbrl_async.config import ConfigError
     from mbrl_async.job import Job, run_job
+    from mbrl_async.sweeps.job import run_job_of_sweep
     from mbrl_async.tracking.store import TrackingError
 
     hydra_cfg = HydraConfig.get()
+    cfg.sweep.name = str(cfg.sweep.name)  # made of the time now: what a run saves has to be readable later
     job = Job(
         cfg=cfg,
         overrides=list(hydra_cfg.overrides.task),
         choices=dict(hydra_cfg.runtime.choices),
         output=Path(hydra_cfg.runtime.output_dir),
     )
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        return run_job_of_sweep(
+            job,
+            number=hydra_cfg.job.num,
+            sweep_directory=Path(hydra_cfg.sweep.dir),
+            parallel_jobs=effective_n_jobs(hydra_cfg.launcher.get("n_jobs", 1)),  # joblib's launcher has it
+        )
     try:
         return run_job(job)
     except (ConfigError, TrackingError) as error:
-        if hydra_cfg.mode == RunMode.MULTIRUN:
-            raise  # Hydra goes on with the other jobs, and raises it at the end
         raise SystemExit(_refuse(str(error))) from None  # keeps Hydra from adding words of its own
 
 
@@ -43,12 +54,14 @@ def main() -> int:
     """Run, and tell every mistake of the user in one sentence.
 
     Returns:
-        The exit status: 0 finished, 1 a worker failed, 2 refused before the start, 130 interrupted.
+        The exit status: 0 finished, 1 a worker failed or some job of a sweep did, 2 refused before the start,
+        130 interrupted.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # makes Hydra raise what it would otherwise print at length
     try:
         run()
     except KeyboardInterrupt:
+        end_unfinished_sweep(interrupted=True)
         return 130
     except HydraException as error:
         from mbrl_async.refusals import explain
@@ -56,6 +69,8 @@ def main() -> int:
         return _refuse(explain(error, sys.argv[1:], CONFIG_DIRECTORY))
     except Exception as error:
         return _report(error)
+    finally:
+        end_unfinished_sweep(interrupted=False)
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
@@ -58,6 +59,14 @@ class Tracking(BaseModel):
     experiment: str
 
 
+class SweepSettings(BaseModel):
+    """Several runs as one."""
+
+    model_config = STRICT
+    name: Annotated[str, Field(pattern=r"^\w[\w.:+-]*(/\w[\w.:+-]*)*$")]
+    """Of its folder below `multirun/`, and of its run in MLflow."""
+
+
 class Settings(BaseModel):
     """The settings of a run, besides those of its components."""
 
@@ -68,6 +77,7 @@ class Settings(BaseModel):
     torch_threads: TorchThreads
     matmul_precision: Literal["highest", "high", "medium"]
     tracking: Tracking
+    sweep: SweepSettings
     # Numbers that the schedule refers to, and the costs that the simulated backend refers to: checked there.
     iteration: dict[str, PositiveInt] = {}
     simulated: dict[str, Any] = {}
@@ -91,7 +101,7 @@ def validate(cfg: DictConfig) -> Settings:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"The configuration cannot be resolved: {' '.join(str(error).split())}") from error
-    settings = _checked(Settings, "", container)
+    settings = checked(Settings, "", container)
     _refuse_unread(cfg, "iteration", "schedule")
     _refuse_unread(cfg, "simulated", "backend")
     for key, node in _components(container):
@@ -121,7 +131,7 @@ def _components(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]
 def _check_component(key: str, node: dict[str, Any]) -> None:
     target = _imported(key, node["_target_"])
     arguments = {name: value for name, value in node.items() if not name.startswith("_")}
-    _checked(_argument_model(target, arguments), key, arguments)
+    checked(_argument_model(target, arguments), key, arguments)
 
 
 def _imported(key: str, target: str) -> Any:
@@ -169,7 +179,12 @@ def _is_component(value: Any) -> bool:
     return isinstance(value, dict) and "_target_" in value
 
 
-def _checked(model: type[Model], key: str, values: Any) -> Model:
+def checked(model: type[Model], key: str, values: Any) -> Model:
+    """The values of the setting `key`, of the whole configuration if it is empty.
+
+    Raises:
+        ConfigError: a sentence for each that the model does not allow.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:

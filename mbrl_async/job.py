@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,14 @@ class Job:
         overrides: what the user changed on the command line.
         choices: group -> chosen option, such as env -> half_cheetah.
         output: where files go.
+        tags: of the MLflow run, besides those that every run has.
     """
 
     cfg: DictConfig
     overrides: Sequence[str]
     choices: Mapping[str, str]
     output: Path
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_job(job: Job) -> float:
@@ -74,11 +77,23 @@ def run_job(job: Job) -> float:
             it had reached its stop rule by then.
     """
     experiment = build_experiment(job.cfg)
-    torch.set_float32_matmul_precision(experiment.settings.matmul_precision)
     client = open_store(experiment.settings.tracking.uri)
     stop = StopSignal()
-    with stop_on_signals(stop):
+    with _torch_settings(experiment.settings.matmul_precision), stop_on_signals(stop):
         return _record(job, experiment, client, stop)
+
+
+@contextmanager
+def _torch_settings(matmul_precision: str) -> Iterator[None]:
+    """Leave to the next job of this process what it would find in a new one."""
+    before = torch.get_float32_matmul_precision()
+    threads = torch.get_num_threads()  # a backend sets those of its workers
+    torch.set_float32_matmul_precision(matmul_precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.set_num_threads(threads)
 
 
 def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSignal) -> float:
@@ -111,7 +126,7 @@ def _start_run(job: Job, experiment: Experiment, client: MlflowClient, environme
         client=client,
         experiment_id=experiment_id(client, settings.tracking.experiment),
         name=f"{tags['algorithm']} {tags['env']} {tags['schedule']} seed {settings.seed}",
-        tags={**tags, "seed": str(settings.seed), **environment.tags()},
+        tags={**tags, "seed": str(settings.seed), **environment.tags(), **job.tags},
     )
 
 

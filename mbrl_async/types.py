@@ -30,6 +30,9 @@ tensors and of what JSON holds (numbers, strings, booleans, None, lists). `load_
 INPUTS = "inputs"
 """The entry of a worker's state that its next `pull` could restore: what it took from the channels."""
 
+WINDOW = 10
+"""Trajectories in the moving mean of the return, wherever one is shown."""
+
 FloatArray = NDArray[np.float32]
 
 

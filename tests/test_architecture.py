@@ -28,6 +28,7 @@ ARROWS = {
     "experiment": {"types", "config", "wiring", "envs", "runtime"},
     "results": {"types", "wiring", "runtime"},
     "job": {"types", "config", "experiment", "results", "runtime", "tracking", "analysis"},
+    "sweeps": {"config", "job", "tracking"},
     "refusals": {"config"},
     "__init__": set(),
 }

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from mlflow import MlflowClient
 
 from mbrl_async.refusals import explain
 from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, SMALL, small
@@ -37,17 +36,6 @@ def test_a_refusal_is_one_sentence_and_an_exit_status(tmp_path):
     assert result.returncode == 2
     assert result.stderr == "dynamics.ensemble.members=0 cannot be used: it should be greater than 0.\n"
     assert not (tmp_path / "mlflow.db").exists()
-
-
-def test_a_refused_job_does_not_stop_the_rest_of_a_sweep(tmp_path):
-    result = main(tmp_path, "-m", *SMALL, *FIXED_COSTS, "algorithm.improvement.rollouts=9,10")
-    assert result.returncode == 2
-    assert "rollouts=9 cannot be shared equally by 2 ensemble members" in result.stderr
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    assert run.info.status == "FINISHED"
-    assert run.data.params["algorithm.improvement.rollouts"] == "10"
-    assert list(tmp_path.glob("multirun/*/*/1/policy.safetensors"))
 
 
 def test_help_is_ours(tmp_path):

@@ -13,12 +13,10 @@ from matplotlib.figure import Figure
 from mbrl_async.analysis.curves import Array, Curve, RunHistory, moving_mean, read_run
 from mbrl_async.analysis.timeline import Timeline, busy_shares, timelines
 from mbrl_async.runtime.trace import StepRecord
+from mbrl_async.types import WINDOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-WINDOW = 10
-"""Trajectories in the moving mean of the return."""
 
 SIZE = (7.0, 4.2)
 """Inches."""

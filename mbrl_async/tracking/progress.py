@@ -8,10 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mbrl_async.runtime.trace import Counters, StepRecord
-from mbrl_async.types import Metrics
-
-WINDOW = 10
-"""Trajectories in the moving mean of the return."""
+from mbrl_async.types import WINDOW, Metrics
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mbrl_async.tracking.progress import WINDOW, Limits, Snapshot
+from mbrl_async.tracking.progress import Limits, Snapshot
+from mbrl_async.types import WINDOW
 
 RATES = {"policy updates": "improve_policy/updates", "model epochs": "learn_model/epochs"}
 """What is counted per trajectory -> the cumulative metric."""

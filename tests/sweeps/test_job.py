@@ -1,0 +1,105 @@
+"""Jobs of a sweep, in this process."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
+from mbrl_async.job import Job
+from mbrl_async.sweeps.job import divided_threads, run_job_of_sweep
+from mbrl_async.sweeps.outcome import Outcome, read_outcomes
+from mbrl_async.sweeps.record import open_sweep
+from tests.small import FIXED_COSTS, SMALL, composed
+
+CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
+
+RunNext = Callable[..., tuple[float, Outcome]]
+
+
+@pytest.fixture
+def run_next(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunNext:
+    """Runs a job of one sweep, the next one each time; gives its score and how it ended."""
+    monkeypatch.setattr("mbrl_async.job.write_figures", lambda *_: [])  # most of a small job's time
+    sweep = open_sweep(tmp_path.name, client.tracking_uri, "jobs")
+    sweep.write(tmp_path)
+    jobs = 0
+
+    def run(*overrides: str) -> tuple[float, Outcome]:
+        nonlocal jobs
+        cfg = composed(
+            *SMALL,
+            *FIXED_COSTS,
+            f"tracking.uri={client.tracking_uri}",
+            "tracking.experiment=jobs",
+            *overrides,
+        )
+        job = Job(cfg, overrides, CHOICES, tmp_path / str(jobs))
+        score = run_job_of_sweep(job, number=jobs, sweep_directory=tmp_path, parallel_jobs=1)
+        jobs += 1
+        return score, read_outcomes(tmp_path)[-1]
+
+    return run
+
+
+def test_a_finished_job_is_skipped_the_next_time_and_its_score_is_found(run_next: RunNext):
+    score, first = run_next("seed=1")
+    again, second = run_next("seed=1")
+    assert (first.status, second.status) == ("finished", "skipped")
+    assert again == pytest.approx(score)
+    _, other = run_next("seed=2")
+    assert other.status == "finished"
+
+
+def test_a_failed_job_raises_nothing_says_why_and_runs_again_the_next_time(run_next: RunNext, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise ArithmeticError("no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImaginedPolicyImprovement, "improve", fail)
+        score, outcome = run_next("seed=1")
+    assert math.isnan(score)
+    assert (outcome.status, outcome.reason) == ("failed", "improve_policy failed: ArithmeticError: no more")
+    assert "in fail" in capsys.readouterr().err, "the whole traceback is shown"
+    assert run_next("seed=1")[1].status == "finished"
+
+
+def test_a_refused_job_raises_nothing_and_says_why(run_next: RunNext):
+    score, outcome = run_next("seed=-1")
+    assert math.isnan(score)
+    assert outcome == Outcome(
+        0, ["seed=-1"], "refused", "seed=-1 cannot be used: it should be greater than or equal to 0."
+    )
+
+
+def test_an_interrupted_job_interrupts_the_sweep(run_next: RunNext, monkeypatch, tmp_path):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mbrl_async.sweeps.job.run_job", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_next()
+    assert [outcome.status for outcome in read_outcomes(tmp_path)] == ["interrupted"]
+
+
+def test_nothing_is_left_from_one_job_to_the_next(run_next: RunNext):
+    def process() -> tuple[object, ...]:
+        threads = {thread.name for thread in threading.enumerate()}
+        return threads, torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_rng_state().tolist()
+
+    before = process()
+    run_next("torch_threads.improve_policy=2", "matmul_precision=medium")
+    assert process() == before
+
+
+def test_parallel_jobs_divide_the_cores():
+    configured = {"collect": 1, "learn_model": 8}
+    assert divided_threads(configured, parallel_jobs=1, cores=8) == configured
+    assert divided_threads(configured, parallel_jobs=2, cores=8) == {"collect": 1, "learn_model": 4}
+    assert divided_threads(configured, parallel_jobs=8, cores=2) == {"collect": 1, "learn_model": 1}

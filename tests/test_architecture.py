@@ -28,7 +28,9 @@ ARROWS = {
     "experiment": {"types", "config", "wiring", "envs", "runtime"},
     "results": {"types", "wiring", "runtime"},
     "job": {"types", "config", "experiment", "results", "runtime", "tracking", "analysis"},
-    "sweeps": {"config", "job", "tracking"},
+    "commands": {"config"},
+    "compare": {"config", "commands", "tracking", "analysis"},
+    "sweeps": {"types", "config", "job", "tracking", "analysis", "compare"},
     "refusals": {"config"},
     "__init__": set(),
 }

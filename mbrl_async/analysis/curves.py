@@ -49,8 +49,15 @@ def read_run(client: MlflowClient, run_id: str) -> RunHistory:
         mlflow.exceptions.MlflowException: there is no such run.
     """
     run = client.get_run(run_id)
-    curves = {name: _read_curve(client, run_id, name, run.info.start_time) for name in sorted(run.data.metrics)}
+    curves = {name: read_curve(client, run_id, name, run.info.start_time) for name in sorted(run.data.metrics)}
     return RunHistory(str(run.info.run_name), curves, _read_trace(client, run_id))
+
+
+def read_curve(client: MlflowClient, run_id: str, name: str, started: int) -> Curve:
+    """One metric of a run that started at `started`, in milliseconds since 1970."""
+    points = sorted((metric.timestamp, metric.step, metric.value) for metric in client.get_metric_history(run_id, name))
+    milliseconds, env_steps, values = np.array(points, dtype=np.float64).T
+    return Curve(env_steps, (milliseconds - started) / 1000, values)
 
 
 def moving_mean(values: Array, window: int) -> Array:
@@ -59,12 +66,6 @@ def moving_mean(values: Array, window: int) -> Array:
     last = np.arange(1, len(values) + 1)
     first = np.maximum(last - window, 0)
     return (sums[last] - sums[first]) / (last - first)  # (N,)
-
-
-def _read_curve(client: MlflowClient, run_id: str, name: str, started: int) -> Curve:
-    points = sorted((metric.timestamp, metric.step, metric.value) for metric in client.get_metric_history(run_id, name))
-    milliseconds, env_steps, values = np.array(points, dtype=np.float64).T
-    return Curve(env_steps, (milliseconds - started) / 1000, values)
 
 
 def _read_trace(client: MlflowClient, run_id: str) -> list[StepRecord]:

@@ -75,7 +75,7 @@ def draw_figures(history: RunHistory) -> dict[str, Figure]:
 
 def draw_return(returns: Curve, x: Array, label: str) -> Figure:
     """A dot a trajectory, and the moving mean; `x` are positions with the axis label `label`."""
-    figure, axes = _figure_with_axes()
+    figure, axes = figure_with_axes()
     axes.plot(x, returns.values, "o", color=COLOURS[0], alpha=0.4, markersize=4, label="one trajectory")
     mean = moving_mean(returns.values, WINDOW)
     axes.plot(x, mean, color=COLOURS[0], linewidth=2, label=f"mean of the last {WINDOW}")
@@ -86,7 +86,7 @@ def draw_return(returns: Curve, x: Array, label: str) -> Figure:
 
 def draw_losses(losses: Mapping[str, Curve]) -> Figure:
     """Label -> loss, of every epoch against run time; the vertical axis is logarithmic."""
-    figure, axes = _figure_with_axes()
+    figure, axes = figure_with_axes()
     for colour, (label, loss) in zip(COLOURS, losses.items(), strict=False):
         axes.plot(loss.seconds / 60, loss.values, color=colour, linewidth=1.2, label=label)
     axes.set(xlabel="run time (min)", ylabel="loss (mean over members)", yscale="log", xlim=(0, None))
@@ -99,7 +99,7 @@ def draw_timeline(trace: Sequence[StepRecord]) -> Figure:
     rows = timelines(trace)
     end = max(record.finish for record in trace)
     if end <= ZOOM_SECONDS:
-        figure, axes = _figure_with_axes()
+        figure, axes = figure_with_axes()
         _draw_steps(axes, rows, 0.0, end)
         return figure
     figure = Figure(figsize=(SIZE[0], 1.3 * SIZE[1]), layout="constrained")
@@ -159,7 +159,8 @@ def _label_rows(axes: Axes, rows: Sequence[Timeline]) -> None:
     _simplify(axes)
 
 
-def _figure_with_axes() -> tuple[Figure, Axes]:
+def figure_with_axes() -> tuple[Figure, Axes]:
+    """An empty figure in the size and style of all others."""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     _simplify(axes)

@@ -6,6 +6,7 @@ how it ends with an exit status. Nothing heavy is imported before a sweep begins
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mbrl_async.sweeps.record import Sweep
     from mbrl_async.tracking.run import Status
+
+COMPARISON = "comparison"
+"""The folder of the report, in that of the sweep."""
 
 LOCK_FILE = ".lock"
 """In the sweep's folder; held while the sweep goes on."""
@@ -28,6 +34,8 @@ class _Running:
     directory: Path
     lock: FileLock
 
+
+log = logging.getLogger(__name__)
 
 _running: list[_Running] = []
 """The sweep of this process, if one goes on. Not in the callback: Hydra sends that to the processes of the jobs."""
@@ -87,11 +95,31 @@ def _end(status: Status) -> None:
     running = _running.pop()
     console = Console()
     close_sweep(running.sweep, status)
+    if status != "KILLED":
+        _compare(running, console)
     print_outcomes(read_outcomes(running.directory), console)
     if status != "FINISHED":
         again = f"sweep.name={running.sweep.name}"
         console.print(f"Start it again with {again} to run what is not finished.", highlight=False, soft_wrap=True)
     running.lock.release()
+
+
+def _compare(running: _Running, console: Console) -> None:
+    """As `python -m mbrl_async.compare` would; a sweep that is over must not fail for its report."""
+    from mbrl_async.analysis.comparison import NothingToCompareError
+    from mbrl_async.compare import Tracking, compare_and_print, read_settings
+
+    what = {
+        "sweep": running.sweep.run_id,
+        "tracking": Tracking(uri=running.sweep.uri),
+        "output": str(running.directory / COMPARISON),
+    }
+    try:
+        compare_and_print(read_settings([]).model_copy(update=what), console)
+    except NothingToCompareError as error:
+        console.print(str(error), highlight=False)
+    except Exception as error:  # whatever drawing and databases raise
+        log.warning("The sweep could not be compared (%s: %s).", type(error).__name__, error)
 
 
 def _lock(directory: Path, name: str) -> FileLock:

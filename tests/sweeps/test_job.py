@@ -94,7 +94,7 @@ def test_nothing_is_left_from_one_job_to_the_next(run_next: RunNext):
         return threads, torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_rng_state().tolist()
 
     before = process()
-    run_next("torch_threads.improve_policy=2", "matmul_precision=medium")
+    run_next("torch_threads.collect=2", "matmul_precision=medium")
     assert process() == before
 
 

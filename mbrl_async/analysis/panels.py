@@ -1,0 +1,88 @@
+"""The pictures of a comparison: one a task and an axis, every series in it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbrl_async.analysis.comparison import Comparison, SeriesCurve
+from mbrl_async.analysis.figures import COLOURS, figure_with_axes
+from mbrl_async.analysis.statistics import Estimate
+
+FOOTNOTE_SIZE = 7
+"""Points."""
+
+SCALES = {"seconds": (60.0, "run time (min)"), "env_steps": (1.0, "environment steps")}
+"""Axis -> what its values are divided by, and its label."""
+
+LINES = {"mean": "-", "interquartile mean": "--"}
+"""Statistic -> its line."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture."""
+
+    name: str
+    """Of its file, without the ending."""
+    caption: str
+    svg: str
+
+
+def draw_panels(comparison: Comparison) -> list[Panel]:
+    """Return against environment steps, then against run time, of each task."""
+    panels = []
+    for task in comparison.tasks:
+        for axis in ("env_steps", "seconds"):
+            curves = [each for each in comparison.curves if (each.series.task, each.axis) == (task, axis)]
+            figure = draw_curves(curves, axis, comparison.flags)
+            caption = f"{task}: return against {SCALES[axis][1]}"
+            panels.append(Panel(f"{task}_{axis}", caption, _svg(figure)))
+    return panels
+
+
+def draw_curves(curves: Sequence[SeriesCurve], axis: str, flags: Sequence[str]) -> Figure:
+    """Mean (drawn through, with its interval), interquartile mean (dashed) and the authors' curve (dotted) of each."""
+    figure, axes = figure_with_axes()
+    divisor, label = SCALES[axis]
+    for index, curve in enumerate(curves):
+        _draw_curve(axes, curve, COLOURS[index % len(COLOURS)], divisor)
+    axes.set(xlabel=label, ylabel="return (sum of rewards)", xlim=(0, _end(curves) / divisor))
+    axes.legend(frameon=False, fontsize=8)
+    if flags:
+        figure.supxlabel("\n".join(flags), fontsize=FOOTNOTE_SIZE, color="#aa3377", x=0.02, ha="left")
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: SeriesCurve, colour: str, divisor: float) -> None:
+    x = curve.x / divisor
+    for name, line in LINES.items():
+        label = f"{curve.series.label} ({len(curve.series.runs)} seeds)" if name == "mean" else None
+        axes.plot(x, curve.estimates[name].value, line, color=colour, linewidth=1.8, label=label)
+    _shade(axes, x, curve.estimates["mean"], colour)
+    if curve.paper is not None:
+        label = f"{curve.series.label}, the authors'"
+        axes.plot(curve.paper.x / divisor, curve.paper.returns, ":", color=colour, linewidth=1.5, label=label)
+
+
+def _shade(axes: Axes, x: object, estimate: Estimate, colour: str) -> None:
+    if estimate.interval is not None:
+        axes.fill_between(x, *estimate.interval, color=colour, alpha=0.18, linewidth=0)  # type: ignore[arg-type]
+
+
+def _end(curves: Sequence[SeriesCurve]) -> float:
+    """Where ours end: the authors' may go on much further."""
+    return max(float(curve.x[-1]) for curve in curves)
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    # Without a date and with a fixed salt, the same numbers make the same file.
+    with rc_context({"svg.hashsalt": "mbrl-async"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

@@ -1,0 +1,224 @@
+"""A comparison as files: every number in a CSV, tables in Markdown, and all of it in one HTML file by itself."""
+
+from __future__ import annotations
+
+import base64
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+
+from mbrl_async.analysis.comparison import Comparison, SeriesSummary
+from mbrl_async.analysis.measures import MEASURES
+from mbrl_async.analysis.panels import draw_panels
+from mbrl_async.analysis.series import Series
+from mbrl_async.analysis.speedup import AXES
+from mbrl_async.analysis.statistics import Estimate
+from mbrl_async.types import WINDOW
+
+HTML_FILE = "comparison.html"
+MARKDOWN_FILE = "comparison.md"
+CSV_FILE = "comparison.csv"
+
+ONE_SEED = "one seed"
+"""Where an interval would be."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of the CSV."""
+
+    task: str
+    series: str
+    quantity: str
+    x: float | str
+    unit: str
+    """Of x; empty where there is none."""
+    statistic: str
+    value: float
+    low: float | str
+    high: float | str
+    """Ends of the interval; empty with one seed."""
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Of text, for people."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_report(comparison: Comparison, directory: Path) -> list[Path]:
+    """Write all files into `directory`, which is made; returns them, the HTML first."""
+    directory.mkdir(parents=True, exist_ok=True)
+    panels = draw_panels(comparison)
+    tables = make_tables(comparison)
+    paths = [directory / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE)]
+    paths[0].write_text(_html(comparison, tables, [(panel.caption, _data_uri(panel.svg)) for panel in panels]))
+    paths[1].write_text(_markdown(comparison, tables))
+    _write_csv(paths[2], comparison)
+    for panel in panels:
+        paths.append(directory / f"{panel.name}.svg")
+        paths[-1].write_text(panel.svg)
+    return paths
+
+
+def make_tables(comparison: Comparison) -> list[Table]:
+    """Final returns, speed-ups, and what explains them; without those that would be empty."""
+    tables = [_final_returns(comparison), _speedups(comparison), _overall(comparison), _explanations(comparison)]
+    return [table for table in tables if table.rows]
+
+
+def format_estimate(estimate: Estimate, form: str = ".1f") -> str:
+    """A number and its interval, as `12.3 [10.1, 15.0]`."""
+    value = _number(float(estimate.value[0]), form)
+    if estimate.interval is None:
+        return f"{value} [{ONE_SEED}]"
+    low, high = (_number(float(end[0]), form) for end in estimate.interval)
+    return f"{value} [{low}, {high}]"
+
+
+def _number(value: float, form: str) -> str:
+    return "not reached" if np.isinf(value) else f"{value:{form}}"
+
+
+def _final_returns(comparison: Comparison) -> Table:
+    rows = [
+        (
+            summary.series.task,
+            summary.series.label,
+            str(len(summary.series.runs)),
+            *(format_estimate(estimate) for estimate in summary.final_return.values()),
+            f"{min(run.returns.env_steps[-1] for run in summary.series.runs):.0f}",
+            f"{min(run.returns.seconds[-1] for run in summary.series.runs):.0f}",
+        )
+        for summary in comparison.summaries
+    ]
+    header = ("task", "series", "seeds", "mean", "interquartile mean", "environment steps", "run time (s)")
+    note = f"Mean return of each run's last {WINDOW} trajectories; steps and time are those of the shortest run."
+    return Table("Final return", note, header, rows)
+
+
+def _speedups(comparison: Comparison) -> Table:
+    rows = [
+        (
+            each.series.task,
+            each.series.label,
+            each.baseline.label,
+            AXES[each.axis],
+            f"{each.fraction:.0%}: {format_estimate(each.threshold)}",
+            format_estimate(each.baseline_needs, ".0f"),
+            format_estimate(each.series_needs, ".0f"),
+            format_estimate(each.ratio, ".2f"),
+        )
+        for each in comparison.speedups
+    ]
+    header = ("task", "series", "baseline", "in", "return to reach", "baseline needs", "series needs", "speed-up")
+    note = (
+        "When the mean curves reach the return that lies so far on the way from random actions to the baseline's final "
+        f"return, with {comparison.confidence:.0%} intervals. A speed-up of 0: not reached within the run."
+    )
+    return Table("Time and samples to a threshold", note, header, rows)
+
+
+def _overall(comparison: Comparison) -> Table:
+    rows = [
+        (
+            f"{each.algorithm} {each.schedule}",
+            ", ".join(each.tasks),
+            AXES[each.axis],
+            f"{each.fraction:.0%}",
+            format_estimate(each.ratio, ".2f"),
+        )
+        for each in comparison.overall
+    ]
+    header = ("series", "tasks", "in", "threshold", "speed-up")
+    return Table("Speed-up over all tasks", "Geometric mean, seeds resampled within each task.", header, rows)
+
+
+def _explanations(comparison: Comparison) -> Table:
+    known = [name for name in MEASURES if any(name in summary.measures for summary in comparison.summaries)]
+    rows = [
+        (summary.series.task, summary.series.label, *(_measure(summary, name) for name in known))
+        for summary in comparison.summaries
+    ]
+    note = "Means over the seeds; staleness is the median over a run's steps, shares are of the whole run."
+    return Table("What explains it", note, ("task", "series", *known), rows)
+
+
+def _measure(summary: SeriesSummary, name: str) -> str:
+    return f"{summary.measures[name]:.2f}" if name in summary.measures else "–"
+
+
+def _html(comparison: Comparison, tables: Sequence[Table], pictures: Sequence[tuple[str, str]]) -> str:
+    environment = Environment(loader=PackageLoader("mbrl_async", "analysis"), autoescape=True, trim_blocks=True)
+    template = environment.get_template("report.html")
+    return template.render(comparison=comparison, tables=tables, pictures=pictures)
+
+
+def _data_uri(svg: str) -> str:
+    """A picture by itself, so that names within one cannot meet those of another."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def _markdown(comparison: Comparison, tables: Sequence[Table]) -> str:
+    parts = [f"# {comparison.title}", "\n".join(f"- {flag}" for flag in comparison.flags)]
+    for table in tables:
+        lines = [table.header, ["---"] * len(table.header), *table.rows]
+        text = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+        parts.append(f"## {table.title}\n\n{table.note}\n\n{text}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _write_csv(path: Path, comparison: Comparison) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Row.__dataclass_fields__)
+        writer.writerows(astuple(row) for row in _rows(comparison))
+
+
+def _rows(comparison: Comparison) -> Iterator[Row]:
+    for curve in comparison.curves:
+        for name, estimate in curve.estimates.items():
+            for index, x in enumerate(curve.x):
+                yield _row(curve.series, "return", x, AXES[curve.axis], name, estimate.number(index))
+    for summary in comparison.summaries:
+        for name, estimate in summary.final_return.items():
+            yield _row(summary.series, "final return", "", "", name, estimate)
+        for name, value in summary.measures.items():
+            yield _row(summary.series, name, "", "", "mean", Estimate(np.array([value]), None))
+    for each in comparison.speedups:
+        unit = AXES[each.axis]
+        quantities = {
+            "threshold": each.threshold,
+            f"baseline needs ({unit})": each.baseline_needs,
+            f"series needs ({unit})": each.series_needs,
+            f"speed-up ({unit})": each.ratio,
+        }
+        for name, estimate in quantities.items():
+            yield _row(each.series, name, each.fraction, f"of {each.baseline.label}'s gain", "mean", estimate)
+    for overall in comparison.overall:
+        low, high = _ends(overall.ratio)
+        tasks, series = " ".join(overall.tasks), f"{overall.algorithm} {overall.schedule}"
+        quantity, value = f"speed-up ({AXES[overall.axis]})", float(overall.ratio.value[0])
+        yield Row(tasks, series, quantity, overall.fraction, "", "geometric mean", value, low, high, "")
+
+
+def _row(series: Series, quantity: str, x: float | str, unit: str, statistic: str, estimate: Estimate) -> Row:
+    low, high = _ends(estimate)
+    seeds = " ".join(str(run.seed) for run in series.runs)
+    return Row(series.task, series.label, quantity, x, unit, statistic, float(estimate.value[0]), low, high, seeds)
+
+
+def _ends(estimate: Estimate) -> tuple[float | str, float | str]:
+    if estimate.interval is None:
+        return "", ""
+    low, high = estimate.interval
+    return float(low[0]), float(high[0])

@@ -1,0 +1,114 @@
+"""Runs that differ in their seed alone, put together and drawn on one axis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbrl_async.analysis.curves import Array, Curve, moving_mean
+from mbrl_async.types import WINDOW
+
+POINTS = 201
+"""Of a curve."""
+
+NO_VARIANT = ("seed", "device", "matmul_precision", "tracking.", "sweep.", "stop.", "torch_threads.", "backend.")
+"""Parameters, or beginnings of their names, that make no other series: names, and what `flags.py` compares."""
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """What a comparison needs of one run."""
+
+    run_id: str
+    started: int
+    """Milliseconds since 1970."""
+    tags: Mapping[str, str]
+    parameters: Mapping[str, str]
+    returns: Curve
+    """Of the real trajectories."""
+    measures: Mapping[str, float]
+    """What explains the result: `measures.py`."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.tags["seed"])
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs with different seeds and otherwise one configuration."""
+
+    task: str
+    algorithm: str
+    schedule: str
+    backend: str
+    variant: str
+    """Where several series have all of the above in common: in which parameters this one differs from the others."""
+    runs: Sequence[ComparedRun]
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other series of its task."""
+        return " ".join(filter(None, (self.algorithm, self.schedule, self.variant)))
+
+    def aligned(self, axis: str) -> AlignedCurves:
+        """The moving means of all runs at the same positions; `axis` is `env_steps` or `seconds`.
+
+        They begin where every run has a full window, and end where the first run ends; the window of runs that are
+        shorter than two of the usual ones is half of the shortest.
+        """
+        window = max(1, min(WINDOW, *(len(run.returns) // 2 for run in self.runs)))
+        positions = [getattr(run.returns, axis)[window - 1 :] for run in self.runs]
+        smoothed = [moving_mean(run.returns.values, window)[window - 1 :] for run in self.runs]
+        grid = np.linspace(max(each[0] for each in positions), min(each[-1] for each in positions), POINTS)
+        values = np.stack([np.interp(grid, x, y) for x, y in zip(positions, smoothed, strict=True)])
+        return AlignedCurves(grid, values)
+
+    @property
+    def first_returns(self) -> Array:
+        """What each run's first trajectory earned, with random actions, (N, 1)."""
+        return np.array([[run.returns.values[0]] for run in self.runs])
+
+    @property
+    def last_returns(self) -> Array:
+        """The mean over the last `WINDOW` trajectories of each run, (N, 1)."""
+        return np.array([[run.returns.values[-WINDOW:].mean()] for run in self.runs])
+
+
+@dataclass(frozen=True)
+class AlignedCurves:
+    """Returns of N runs at G positions."""
+
+    x: Array  # (G,)
+    values: Array  # (N, G)
+
+
+def make_series(runs: Iterable[ComparedRun]) -> tuple[list[Series], list[str]]:
+    """The series in a fixed order; and a sentence for every run that was left out."""
+    choices: dict[tuple[str, str, str, str], list[ComparedRun]] = defaultdict(list)
+    for run in runs:
+        tags = run.tags
+        choices[tags["env"], tags["algorithm"], tags["schedule"], tags["backend"]].append(run)
+    series, left_out = [], []
+    for choice in sorted(choices):
+        for variant, same in sorted(_variants(choices[choice]).items()):
+            newest = {run.seed: run for run in sorted(same, key=lambda run: run.started)}
+            series.append(Series(*choice, variant, [newest[seed] for seed in sorted(newest)]))
+            if len(newest) < len(same):
+                left_out.append(f"{series[-1].label}: of {len(same)} runs with {len(newest)} seeds the newest count.")
+    return series, left_out
+
+
+def _variants(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]:
+    """The runs by those of their parameters that are not the same in all of them."""
+    names = {name for run in runs for name in run.parameters if not name.startswith(NO_VARIANT)}
+    differing = sorted(name for name in names if len({run.parameters.get(name) for run in runs}) > 1)
+    variants = defaultdict(list)
+    for run in runs:
+        own = ((".".join(name.split(".")[-2:]), run.parameters.get(name)) for name in differing)
+        variants[" ".join(f"{name}={value}" for name, value in own if value is not None)].append(run)
+    return variants

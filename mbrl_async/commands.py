@@ -1,0 +1,33 @@
+"""Settings of the commands beside `main.py`: a file in `conf/`, changed by `KEY=VALUE` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from pydantic import BaseModel
+
+from mbrl_async.config import ConfigError, checked
+
+CONFIG_DIRECTORY = Path(__file__).parents[1] / "conf"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def command_settings(name: str, arguments: Sequence[str], model: type[Model]) -> Model:
+    """The settings of `conf/NAME.yaml` with the arguments `KEY=VALUE` of a command line.
+
+    Raises:
+        ConfigError: an argument that is no `KEY=VALUE`, a misspelt key, or an impossible value.
+    """
+    settings = OmegaConf.load(CONFIG_DIRECTORY / f"{name}.yaml")
+    try:
+        for override in OverridesParser.create().parse_overrides(list(arguments)):
+            OmegaConf.update(settings, override.key_or_group, override.value())
+    except HydraException as error:
+        raise ConfigError(f"Write KEY=VALUE, as listed in conf/{name}.yaml: {' '.join(str(error).split())}") from error
+    return checked(model, "", OmegaConf.to_container(settings))

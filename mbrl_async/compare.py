@@ -1,0 +1,177 @@
+"""Compare runs over their seeds: `python -m mbrl_async.compare experiment=NAME`; settings: conf/compare.yaml."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from pydantic import BaseModel, Field, NonNegativeInt
+from rich.console import Console
+from rich.table import Table as ScreenTable
+
+from mbrl_async.analysis.comparison import NothingToCompareError, compare, read_compared_runs
+from mbrl_async.analysis.report import make_tables, write_report
+from mbrl_async.analysis.statistics import Resampling
+from mbrl_async.commands import command_settings
+from mbrl_async.config import STRICT, ConfigError
+from mbrl_async.tracking.store import TrackingError, open_store
+
+ARTIFACT_FOLDER = "comparison"
+
+SWEEPS = "tags.kind = 'sweep'"
+FINISHED = "attributes.status = 'FINISHED'"
+
+
+class Tracking(BaseModel):
+    """Where the runs are."""
+
+    model_config = STRICT
+    uri: str
+
+
+class Settings(BaseModel):
+    """What `conf/compare.yaml` holds."""
+
+    model_config = STRICT
+    experiment: str | None
+    sweep: str | None
+    tracking: Tracking
+    output: str | None
+    baselines: list[str]
+    thresholds: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    resamples: Annotated[int, Field(ge=100)]
+    seed: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """The runs that are compared, and where the report belongs."""
+
+    name: str
+    runs: Sequence[Run]
+    parent: str | None
+    """The sweep's run; None for a whole experiment."""
+
+
+def read_settings(arguments: Sequence[str]) -> Settings:
+    """Of a command line.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    settings = command_settings("compare", arguments, Settings)
+    if settings.experiment is not None and settings.sweep is not None:
+        raise ConfigError(
+            f"experiment={settings.experiment} and sweep={settings.sweep} name two things: give one of them."
+        )
+    return settings
+
+
+def compare_and_print(settings: Settings, console: Console) -> Path:
+    """Compare, write the report to files and to the sweep's run, and print its tables; returns the HTML file.
+
+    Raises:
+        TrackingError: MLflow cannot be used as configured.
+        ConfigError: there is no such experiment or sweep.
+        NothingToCompareError: no run of it is finished.
+    """
+    client = open_store(settings.tracking.uri)
+    selection = _select(client, settings)
+    comparison = compare(
+        selection.name,
+        read_compared_runs(client, selection.runs),
+        baselines=settings.baselines,
+        fractions=settings.thresholds,
+        resampling=Resampling(settings.confidence, settings.resamples, np.random.default_rng(settings.seed)),
+    )
+    directory = Path(settings.output) if settings.output else Path("comparisons") / selection.name
+    page = write_report(comparison, directory)[0]
+    if selection.parent is not None:
+        client.log_artifacts(selection.parent, str(directory), ARTIFACT_FOLDER)
+    for flag in comparison.flags:
+        console.print(f"! {flag}", markup=False, highlight=False)
+    for table in make_tables(comparison)[:-1]:  # what explains them, the last one, is too wide
+        _print(console, table.title, table.header, table.rows)
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    return page
+
+
+def _select(client: MlflowClient, settings: Settings) -> _Selection:
+    if settings.experiment is not None:
+        experiment = client.get_experiment_by_name(settings.experiment)
+        if experiment is None:
+            known = ", ".join(each.name for each in client.search_experiments())
+            raise ConfigError(f"experiment={settings.experiment} is not in {settings.tracking.uri}: there are {known}.")
+        return _Selection(settings.experiment, _finished(client, [experiment.experiment_id]), None)
+    parent = _newest_sweep(client) if settings.sweep is None else _sweep(client, settings.sweep)
+    children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    return _Selection(parent.data.tags["sweep"], _finished(client, _experiments(client), children), parent.info.run_id)
+
+
+def _finished(client: MlflowClient, experiments: Sequence[str], condition: str = "") -> list[Run]:
+    """Finished runs, but no sweeps."""
+    conditions = " and ".join(filter(None, (FINISHED, condition)))
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(list(experiments), conditions, order_by=["start_time ASC"], page_token=token)
+        runs.extend(run for run in page if run.data.tags.get("kind") != "sweep")
+        token = page.token
+        if not token:
+            return runs
+
+
+def _newest_sweep(client: MlflowClient) -> Run:
+    sweeps = client.search_runs(_experiments(client), SWEEPS, max_results=1, order_by=["start_time DESC"])
+    if not sweeps:
+        raise ConfigError("There is no sweep yet: make one with `python main.py -m ...`, or name an experiment=NAME.")
+    return sweeps[0]
+
+
+def _sweep(client: MlflowClient, name_or_id: str) -> Run:
+    quoted = name_or_id.replace("'", "")
+    named = client.search_runs(_experiments(client), f"{SWEEPS} and tags.sweep = '{quoted}'", max_results=1)
+    if named:
+        return named[0]
+    try:
+        run = client.get_run(name_or_id)
+    except MlflowException as error:
+        raise ConfigError(f"sweep={name_or_id} is neither the name of a sweep nor the id of its run.") from error
+    if "sweep" not in run.data.tags:
+        raise ConfigError(f"sweep={name_or_id} is a run, but that of no sweep: look for runs named sweep in mlflow ui.")
+    return run
+
+
+def _experiments(client: MlflowClient) -> list[str]:
+    return [experiment.experiment_id for experiment in client.search_experiments()]
+
+
+def _print(console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = ScreenTable(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in header:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def main() -> int:
+    """Compare what the command line names; the exit status: 0, or 2 if that cannot be done."""
+    try:
+        compare_and_print(read_settings(sys.argv[1:]), Console())
+    except (ConfigError, TrackingError, NothingToCompareError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The report of a comparison of which everything is known."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbrl_async.analysis.comparison import Comparison, compare
+from mbrl_async.analysis.report import write_report
+from mbrl_async.analysis.statistics import Resampling
+from tests.analysis.synthetic import run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def comparison(seeds: int = 3) -> Comparison:
+    """async learns twice as fast as sync; MB-MPO, as it comes, has no baseline."""
+    runs = [
+        *(run(seed, lambda n, s=seed: 2 * n + s, tags={"schedule": "async"}) for seed in range(seeds)),
+        *(run(seed, lambda n, s=seed: n + s, tags={"schedule": "sync"}) for seed in range(seeds)),
+        *(run(seed, np.sqrt, tags={"algorithm": "mb_mpo", "schedule": "<b>async</b>"}) for seed in range(seeds)),
+    ]
+    resampling = Resampling(0.95, 200, np.random.default_rng(0))
+    return compare("a & b", runs, baselines=["sync"], fractions=[0.5, 1.0], resampling=resampling)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(comparison(), folder)
+    return folder
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    with (directory / "comparison.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_files_are_there(directory: Path):
+    assert {path.name for path in directory.iterdir()} == {
+        "comparison.html",
+        "comparison.md",
+        "comparison.csv",
+        "hopper_env_steps.svg",
+        "hopper_seconds.svg",
+    }
+
+
+def test_the_same_runs_make_the_same_files(directory: Path, tmp_path: Path):
+    for path in write_report(comparison(), tmp_path):
+        assert path.read_bytes() == (directory / path.name).read_bytes(), path.name
+
+
+def test_the_csv_has_every_number(directory: Path):
+    final = [row for row in rows(directory) if row["quantity"] == "final return" and row["statistic"] == "mean"]
+    by_series = {row["series"]: row for row in final}
+    assert set(by_series) == {"me_trpo async", "me_trpo sync", "mb_mpo <b>async</b>"}
+    asynchronous = by_series["me_trpo async"]
+    assert float(asynchronous["value"]) == 92  # 2 x 45.5, and 1 as the mean of the seeds
+    assert 91 <= float(asynchronous["low"]) < 92 < float(asynchronous["high"]) <= 93, "the seeds have 91, 92, 93"
+    assert asynchronous["seeds"] == "0 1 2"
+    curve = [row for row in rows(directory) if row["quantity"] == "return" and row["unit"] == "environment steps"]
+    assert len({row["x"] for row in curve if row["series"] == "me_trpo sync"}) == 201
+    assert {row["statistic"] for row in curve} == {"mean", "interquartile mean"}
+
+
+def test_the_speed_up_is_told_for_what_has_a_baseline_alone(directory: Path):
+    ratios = [row for row in rows(directory) if row["quantity"] == "speed-up (environment steps)"]
+    assert [(row["series"], row["x"]) for row in ratios] == [("me_trpo async", "0.5"), ("me_trpo async", "1.0")]
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in ratios)
+
+
+def test_the_markdown_is_the_tables(directory: Path):
+    text = (directory / "comparison.md").read_text()
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert titles == ["Final return", "Time and samples to a threshold", "What explains it"]
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert all(len({line.count("|") for line in table.splitlines()}) == 1 for table in tables)
+    assert "Intervals over 3 seeds are narrower" in text
+
+
+class _Page(HTMLParser):
+    """Collects what a browser would fetch, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        assert tag != "script"
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_needs_nothing_from_outside_and_names_are_no_markup(directory: Path):
+    page = _Page((directory / "comparison.html").read_text())
+    assert len(page.sources) == 3
+    assert all(source.startswith("data:") for source in page.sources)
+    assert "mb_mpo <b>async</b>" in page.text
+    assert "a & b" in page.text
+    assert "95\N{NO-BREAK SPACE}%" in page.text
+
+
+def test_one_seed_says_that_there_is_no_interval(tmp_path: Path):
+    write_report(comparison(seeds=1), tmp_path)
+    assert all(row["low"] == row["high"] == "" for row in rows(tmp_path))
+    assert "an interval is not possible" in (tmp_path / "comparison.html").read_text()
+    assert "[one seed]" in (tmp_path / "comparison.md").read_text()
+
+
+def test_a_baseline_that_learned_nothing_gives_no_speed_up():
+    runs = [run(0, lambda n: n), run(0, lambda n: -n, tags={"schedule": "sync"})]
+    resampling = Resampling(0.95, 200, np.random.default_rng(0))
+    result = compare("x", runs, baselines=["sync"], fractions=[1.0], resampling=resampling)
+    assert result.speedups == []
+    sentence = "hopper: me_trpo sync earned no more at its end than random actions did: no speed-up is defined."
+    assert sentence in result.flags
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+def test_a_browser_shows_the_page_without_an_error(directory: Path, tmp_path: Path):
+    # --enable-logging writes what the page's console says to the standard error output.
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+    command = [CHROMIUM, *flags, "--disable-sync", "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile"]
+    page = (directory / "comparison.html").as_uri()
+    shown = subprocess.run([*command, "--dump-dom", page], capture_output=True, text=True, timeout=120, check=True)
+    assert "<h2>Final return</h2>" in shown.stdout
+    assert "CONSOLE" not in shown.stderr

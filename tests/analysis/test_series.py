@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+
+from mbrl_async.analysis.flags import flags
+from mbrl_async.analysis.series import make_series
+from tests.analysis.synthetic import run, series
+
+
+def test_runs_that_differ_in_their_seed_alone_are_a_series():
+    made, left_out = make_series([run(2, np.cos), run(0, np.cos), run(1, np.cos, tags={"schedule": "sync"})])
+    assert [(each.label, [member.seed for member in each.runs]) for each in made] == [
+        ("me_trpo async", [0, 2]),
+        ("me_trpo sync", [1]),
+    ]
+    assert left_out == []
+
+
+def test_a_series_is_called_by_the_parameters_that_tell_it_from_others():
+    def weighted(seed: int, weight: str):
+        machine = {"torch_threads.collect": str(seed + 1), "stop.seconds": str(seed), "tracking.experiment": weight}
+        return run(seed, np.cos, parameters={"dynamics.early_stopping.weight": weight, **machine})
+
+    made, _ = make_series([weighted(0, "0.1"), weighted(1, "0.1"), weighted(0, "0.9")])
+    assert [each.label for each in made] == [
+        "me_trpo async early_stopping.weight=0.1",
+        "me_trpo async early_stopping.weight=0.9",
+    ]
+    assert [len(each.runs) for each in made] == [2, 1]
+
+
+def test_of_two_runs_with_one_seed_the_newest_counts_and_that_is_said():
+    made, left_out = make_series([run(0, np.cos, started=2), run(0, np.cos, started=1), run(1, np.cos)])
+    assert [member.started for member in made[0].runs] == [2, 0]
+    assert left_out == ["me_trpo async: of 3 runs with 2 seeds the newest count."]
+
+
+def test_curves_are_aligned_where_all_runs_have_a_full_window():
+    """Returns are the numbers of the trajectories, so that a mean of ten is 4.5 below the newest."""
+    aligned = series(run(0, lambda n: n, trajectories=50), run(1, lambda n: n, trajectories=30)).aligned("env_steps")
+    assert (aligned.x[0], aligned.x[-1]) == (10 * 200, 30 * 200)
+    np.testing.assert_allclose(aligned.values, np.tile(aligned.x / 200 - 4.5, (2, 1)), rtol=1e-12)  # rounding
+    by_time = series(run(0, lambda n: n, seconds=1.6)).aligned("seconds")
+    assert (by_time.x[0], by_time.x[-1]) == (16, 80)
+
+
+def test_short_runs_are_averaged_over_half_of_what_they_have():
+    aligned = series(run(0, lambda n: n, trajectories=4), run(1, lambda n: n, trajectories=9)).aligned("seconds")
+    assert (aligned.x[0], aligned.x[-1]) == (20, 40)
+    assert aligned.values[:, 0].tolist() == [1.5, 1.5]
+    single = series(run(0, lambda n: n, trajectories=1)).aligned("seconds")
+    assert single.values[0, 0] == 1
+
+
+def test_first_and_last_returns():
+    both = series(run(0, lambda n: n), run(1, lambda n: 2 * n))
+    assert both.first_returns.tolist() == [[1.0], [2.0]]
+    assert both.last_returns.tolist() == [[45.5], [91.0]]
+
+
+def test_a_clean_comparison_of_enough_seeds_has_no_flag():
+    assert flags([series(*(run(seed, np.cos) for seed in range(5)))]) == []
+
+
+def test_what_is_mixed_is_flagged():
+    runs = [
+        run(0, np.cos, tags={"cpu": "slide rule", "git_commit": "bad"}),
+        run(1, np.cos, parameters={"pace.factor": "0.5", "torch_threads.collect": "2"}, tags={"git_dirty": "true"}),
+    ]
+    sentences = flags([series(*runs), series(run(0, np.cos))])
+    assert sentences == [
+        "Different machines in one comparison: abacus, slide rule.",
+        "Different commits in one comparison: bad, c0ffee.",
+        "Different pace factors in one comparison: 0.5, 1.0.",
+        "Different threads of collect in one comparison: 1, 2.",
+        "1 of 3 runs were made with code that no commit holds.",
+        "1 of 2 curves have one seed: an interval is not possible.",
+        "Intervals over 2 seeds are narrower than they should be: read them as a hint.",
+        "The curves have different numbers of seeds: 1, 2.",
+    ]

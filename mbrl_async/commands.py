@@ -11,9 +11,17 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from mbrl_async.config import ConfigError, checked
+from mbrl_async.config import STRICT, ConfigError, checked
 
 CONFIG_DIRECTORY = Path(__file__).parents[1] / "conf"
+
+
+class Tracking(BaseModel):
+    """Where the runs are."""
+
+    model_config = STRICT
+    uri: str
+
 
 Model = TypeVar("Model", bound=BaseModel)
 

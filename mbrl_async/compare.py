@@ -19,7 +19,7 @@ from rich.table import Table as ScreenTable
 from mbrl_async.analysis.comparison import NothingToCompareError, compare, read_compared_runs
 from mbrl_async.analysis.report import make_tables, write_report
 from mbrl_async.analysis.statistics import Resampling
-from mbrl_async.commands import command_settings
+from mbrl_async.commands import Tracking, command_settings
 from mbrl_async.config import STRICT, ConfigError
 from mbrl_async.tracking.store import TrackingError, open_store
 
@@ -27,13 +27,6 @@ ARTIFACT_FOLDER = "comparison"
 
 SWEEPS = "tags.kind = 'sweep'"
 FINISHED = "attributes.status = 'FINISHED'"
-
-
-class Tracking(BaseModel):
-    """Where the runs are."""
-
-    model_config = STRICT
-    uri: str
 
 
 class Settings(BaseModel):

@@ -30,7 +30,9 @@ ARROWS = {
     "job": {"types", "config", "experiment", "results", "runtime", "tracking", "analysis"},
     "commands": {"config"},
     "compare": {"config", "commands", "tracking", "analysis"},
-    "sweeps": {"types", "config", "job", "tracking", "analysis", "compare"},
+    "evaluation": {"envs", "policies"},
+    "evaluate": {"config", "commands", "envs", "policies", "tracking", "analysis", "evaluation"},
+    "sweeps": {"types", "config", "job", "tracking", "analysis", "commands", "compare"},
     "refusals": {"config"},
     "__init__": set(),
 }

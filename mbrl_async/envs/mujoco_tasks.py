@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 import torch
 from gymnasium.envs.mujoco import MujocoEnv
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -23,6 +24,9 @@ from mbrl_async.envs.simulated_task import SimulatedTask
 from mbrl_async.types import FloatArray, TaskSpec
 
 logger = logging.getLogger(__name__)
+
+PICTURE_SIZE = (480, 640)
+"""Rows and columns."""
 
 _STATE_WARNINGS = [
     int(warning)
@@ -46,6 +50,7 @@ class MujocoTask(SimulatedTask):
         _take_over_mujoco_warnings()
         body = gymnasium.make(self.body_id, disable_env_checker=True).unwrapped
         self._body = cast(MujocoEnv, body)
+        self._renderer: mujoco.Renderer | None = None  # most tasks are never seen
         low, high = self._body.model.actuator_ctrlrange.T  # (A,), (A,)
         self._control_centre = (high + low) / 2
         self._control_half_range = (high - low) / 2
@@ -77,8 +82,28 @@ class MujocoTask(SimulatedTask):
             raise FloatingPointError("a position, velocity or acceleration left MuJoCo's range")
         return self._observe()
 
+    def draw(self) -> NDArray[np.uint8]:
+        """The body as it stands now, seen by the camera that follows it, (480, 640, 3).
+
+        Raises:
+            RuntimeError: this machine has no renderer that MuJoCo can use.
+        """
+        try:
+            if self._renderer is None:
+                self._renderer = mujoco.Renderer(self._body.model, *PICTURE_SIZE)
+            self._renderer.update_scene(self._body.data, camera=0 if self._body.model.ncam else -1)
+            picture: NDArray[np.uint8] = self._renderer.render()
+        except Exception as error:  # MuJoCo and its bindings of OpenGL raise whatever they meet
+            raise RuntimeError(
+                f"MuJoCo found no renderer ({' '.join(str(error).split())}): set MUJOCO_GL=egl or MUJOCO_GL=osmesa, "
+                "and install libegl1 or libosmesa6 (names of Debian's packages)."
+            ) from error
+        return picture
+
     def close(self) -> None:
         """Close the body."""
+        if self._renderer is not None:
+            self._renderer.close()
         self._body.close()  # type: ignore[no-untyped-call]  # Gymnasium leaves it untyped
 
     def _observe(self) -> FloatArray:

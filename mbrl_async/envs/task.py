@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbrl_async.types import FloatArray, TaskSpec
@@ -63,6 +64,18 @@ class Task(Protocol):
 
     def close(self) -> None:
         """Give back what the task holds outside Python."""
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """A task that can be seen; most can not."""
+
+    def draw(self) -> NDArray[np.uint8]:
+        """A picture of the present state, (rows, columns, 3).
+
+        Raises:
+            RuntimeError: there is nothing here to draw with.
+        """
 
 
 def start_observations(task: Task, count: int, generator: np.random.Generator) -> Tensor:

@@ -107,7 +107,8 @@ def _end(status: Status) -> None:
 def _compare(running: _Running, console: Console) -> None:
     """As `python -m mbrl_async.compare` would; a sweep that is over must not fail for its report."""
     from mbrl_async.analysis.comparison import NothingToCompareError
-    from mbrl_async.compare import Tracking, compare_and_print, read_settings
+    from mbrl_async.commands import Tracking
+    from mbrl_async.compare import compare_and_print, read_settings
 
     what = {
         "sweep": running.sweep.run_id,

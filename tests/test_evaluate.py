@@ -1,0 +1,176 @@
+"""Playing what a run has learned, on a run that was made for it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v2
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from omegaconf import OmegaConf
+from rich.console import Console
+from safetensors.torch import save_file
+
+from mbrl_async.commands import command_settings
+from mbrl_async.config import build
+from mbrl_async.envs.mujoco_tasks import InvertedPendulum
+from mbrl_async.evaluate import Settings, evaluate, main
+from mbrl_async.evaluation import mean_action, play, record, sampled_action
+from mbrl_async.tracking.store import experiment_id
+from tests.small import SMALL, composed
+
+SHORT = ("env=inverted_pendulum", "env.horizon=5")
+
+
+def make_run(client: MlflowClient, folder: Path, *overrides: str) -> str:
+    """A run with a configuration and a policy whose parameters are all 0.1."""
+    cfg = composed(*SMALL, *overrides)
+    task = build(cfg.env)
+    sizes = {"observation_size": task.spec.observation_size, "action_size": task.spec.action_size}
+    policy = build(cfg.policy, **sizes, generator=torch.Generator(), device="cpu")
+    save_file(
+        {name: torch.full_like(each, 0.1) for name, each in policy.state_dict().items()}, folder / "policy.safetensors"
+    )
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    run = client.create_run(experiment_id(client, "evaluated"))
+    client.log_artifacts(run.info.run_id, str(folder))
+    return str(run.info.run_id)
+
+
+def settings(client: MlflowClient, output: Path, *arguments: str) -> Settings:
+    given = [f"tracking.uri={client.tracking_uri}", f"output={output}", "episodes=4", *arguments]
+    return command_settings("evaluate", given, Settings)
+
+
+class Counting:
+    """A task whose reward is the action, and whose observation counts the steps from a drawn start."""
+
+    spec = InvertedPendulum(horizon=3).spec
+
+    def reset(self, generator: np.random.Generator) -> np.ndarray:
+        self.state = np.full(4, generator.integers(100), np.float32)
+        return self.state
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float]:
+        self.state = self.state + 1
+        return self.state, float(action[0])
+
+
+def test_an_episode_earns_the_sum_of_its_rewards_and_is_looked_at_after_each_step():
+    looked = []
+    task = Counting()
+    total = play(task, lambda observation: observation, np.random.default_rng(0), lambda: looked.append(task.state[0]))
+    start = np.random.default_rng(0).integers(100)
+    assert total == 3 * start + 3  # start, start + 1, start + 2
+    assert looked == [start + 1, start + 2, start + 3]
+
+
+def test_the_mean_action_does_not_explore_and_the_sampled_one_does():
+    cfg = composed("policy.hidden=[8]")
+    policy = build(cfg.policy, observation_size=3, action_size=2, generator=torch.Generator(), device="cpu")
+    observation = np.ones(3, np.float32)
+    first, second = (mean_action(policy, observation) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    generator = torch.Generator().manual_seed(0)
+    sampled = np.stack([sampled_action(policy, generator, observation) for _ in range(2000)])
+    # The standard deviation is 1: that of a mean of 2000 is 0.022, and the bound four of them.
+    np.testing.assert_allclose(sampled.mean(axis=0), first, atol=0.09)
+    np.testing.assert_allclose(sampled.std(axis=0), 1, atol=0.07)
+
+
+def test_a_run_is_played_and_gets_what_came_out(client: MlflowClient, tmp_path: Path):
+    run_id = make_run(client, tmp_path)
+    screen = io.StringIO()
+    first = evaluate(run_id, settings(client, tmp_path / "a"), Console(file=screen, width=120))
+    again = evaluate(run_id, settings(client, tmp_path / "b"), Console(file=io.StringIO()))
+    assert first["stochastic"].value == again["stochastic"].value, "the same seed plays the same"
+    numbers = json.loads((tmp_path / "a" / "evaluation.json").read_text())
+    assert len(numbers["deterministic"]["returns"]) == 4
+    assert numbers["deterministic"]["mean"] == pytest.approx(np.mean(numbers["deterministic"]["returns"]))
+    low, high = numbers["stochastic"]["interval"]
+    assert low < numbers["stochastic"]["mean"] < high
+    assert "95% interval over 4 episodes" in screen.getvalue()
+    assert [each.path for each in client.list_artifacts(run_id, "evaluation")] == ["evaluation/evaluation.json"]
+
+
+def test_one_episode_has_no_interval(client: MlflowClient, tmp_path: Path):
+    screen = io.StringIO()
+    evaluate(
+        make_run(client, tmp_path), settings(client, tmp_path / "a", "episodes=1"), Console(file=screen, width=120)
+    )
+    assert screen.getvalue().count("not possible: one episode") == 2
+
+
+def test_a_video_shows_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Thirty pictures a second at most: of a control step every 0.04 s each is shown."""
+    picture = np.zeros((48, 64, 3), np.uint8)
+    monkeypatch.setattr(InvertedPendulum, "draw", lambda self: picture)
+    task = InvertedPendulum(horizon=10)
+    record(task, lambda observation: observation[:1], np.random.default_rng(0), tmp_path / "a.mp4")
+    video = imageio.v2.get_reader(tmp_path / "a.mp4")
+    assert (video.count_frames(), video.get_meta_data()["fps"]) == (10, 25)
+    task.close()
+
+
+@pytest.mark.slow
+def test_the_command_makes_videos_without_a_screen(client: MlflowClient, tmp_path: Path):
+    run_id = make_run(client, tmp_path, *SHORT)
+    command = [sys.executable, "-m", "mbrl_async.evaluate", run_id, "video=true", "episodes=2"]
+    store = [f"tracking.uri={client.tracking_uri}", f"output={tmp_path / 'new'}"]
+    result = subprocess.run([*command, *store], capture_output=True, text=True, check=False, timeout=300)
+    if "MuJoCo found no renderer" in result.stderr:
+        assert result.returncode == 2
+        pytest.skip(result.stderr)
+    assert result.returncode == 0, result.stderr
+    frames = list(imageio.v2.get_reader(tmp_path / "new" / "deterministic.mp4"))
+    assert len(frames) == 5
+    assert np.std(frames[0]) > 1, "something is to be seen: of an empty picture it is 0"
+
+
+def test_a_machine_without_a_renderer_says_what_to_install(client: MlflowClient, tmp_path: Path, monkeypatch, capsys):
+    def fail(*_: object) -> None:
+        raise ImportError("no libEGL")
+
+    monkeypatch.setattr("mujoco.Renderer", fail)
+    run_id = make_run(client, tmp_path, *SHORT)
+    given = [f"tracking.uri={client.tracking_uri}", f"output={tmp_path / 'new'}"]
+    assert main([run_id, *given, "video=true"]) == 2
+    assert "no renderer (no libEGL): set MUJOCO_GL=egl" in capsys.readouterr().err
+    assert not list((tmp_path / "new").glob("*.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Write python -m mbrl_async.evaluate RUN_ID"),
+        (["episodes=3"], "Write python -m mbrl_async.evaluate RUN_ID"),
+        (["RUN", "episodes=0"], "episodes=0 cannot be used: it should be greater than 0."),
+        (["RUN", "episode=3"], "did you mean episodes?"),
+        (["RUN", "policy=snapshot"], "has no snapshot: it has config.yaml, policy.safetensors."),
+        (["RUN", "policy=config.yaml"], "policy=config.yaml holds no parameters of this run's policy"),
+        (["RUN", "video=true"], "LinearQuadratic has no picture of itself"),
+        (["no-such-run"], "There is no run no-such-run: copy the id of one from mlflow ui."),
+    ],
+)
+def test_what_cannot_be_played_is_refused_in_a_sentence(
+    client: MlflowClient, tmp_path: Path, capsys, arguments, sentence
+):
+    run_id = make_run(client, tmp_path) if "RUN" in arguments else ""
+    given = [run_id if each == "RUN" else each for each in arguments]
+    uri = [f"tracking.uri={client.tracking_uri}", f"output={tmp_path / 'new'}"] if given and "=" not in given[0] else []
+    assert main([*given, *uri]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_foreign_code_is_not_imported_unless_it_is_trusted(client: MlflowClient, tmp_path: Path, capsys):
+    (tmp_path / "config.yaml").write_text("env: {_target_: os.system, command: x}\npolicy: {_target_: mbrl_async.x}\n")
+    run = client.create_run(experiment_id(client, "evaluated"))
+    client.log_artifacts(run.info.run_id, str(tmp_path))
+    assert main([run.info.run_id, f"tracking.uri={client.tracking_uri}"]) == 2
+    assert "names os.system, which is code from outside" in capsys.readouterr().err

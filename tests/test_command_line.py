@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from mbrl_async.refusals import explain
-from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, SMALL, small
+from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, small
 
 ROOT = Path(__file__).parents[1]
 

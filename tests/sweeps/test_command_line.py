@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mbrl_async.sweeps.outcome import read_outcomes
-from tests.small import FIXED_COSTS, SMALL
+from tests.small import FIXED_COSTS, small
 
 MAIN = str(Path(__file__).parents[2] / "main.py")
 OURS = "mbrl_async.envs.linear_quadratic.LinearQuadratic"
@@ -29,10 +29,10 @@ class Failing(LinearQuadratic):
 """
 
 
-def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(directory: Path, *arguments: str, name: str = "two/by_two") -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(directory)}
     return subprocess.Popen(
-        [sys.executable, MAIN, "-m", *SMALL, *FIXED_COSTS, "sweep.name=two/by_two", *arguments],
+        [sys.executable, MAIN, "-m", *small(), *arguments, f"sweep.name={name}"],
         cwd=directory,
         env=environment,
         stdout=subprocess.PIPE,
@@ -41,8 +41,8 @@ def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def sweep(directory: Path, *arguments: str) -> tuple[int, str, str]:
-    with start(directory, *arguments) as process:
+def sweep(directory: Path, *arguments: str, **name: str) -> tuple[int, str, str]:
+    with start(directory, *arguments, **name) as process:
         output, errors = process.communicate(timeout=300)
         return process.returncode, output, errors
 
@@ -67,6 +67,7 @@ def test_a_two_by_two_sweep_with_jobs_that_fail(tmp_path, launcher):
     (tmp_path / "failing_task.py").write_text(FAILING_TASK)
     status, output, errors = sweep(
         tmp_path,
+        *FIXED_COSTS,
         "schedule=async,sync",
         f"env._target_={OURS},failing_task.Failing",
         *launcher,
@@ -85,14 +86,13 @@ def test_a_two_by_two_sweep_with_jobs_that_fail(tmp_path, launcher):
     assert [each["schedule"] for each in tags] == ["async", "async", "sync", "sync"]
     assert all(each["mlflow.parentRunId"] == parent.info.run_id for each in tags)
     assert all(each["sweep"] == "two/by_two" and each["seed"] == "0" and each["git_commit"] for each in tags)
-    assert (tmp_path / "multirun/two/by_two/2/policy.safetensors").exists() is False, "too short for a second cycle"
     assert (tmp_path / "multirun/two/by_two/0/policy.safetensors").exists()
     assert running_in(tmp_path) == []
 
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path):
-    jobs = ("seed=0,1", "pace.factor=0.5", "backend=threads", "~simulated")
+    jobs = ("seed=0,1", "pace.factor=0.5")
     with start(tmp_path, *jobs) as process:
         outcome = tmp_path / "multirun/two/by_two/0/outcome.json"
         while not outcome.exists():  # a real-time run of five seconds
@@ -125,7 +125,7 @@ def test_a_sweep_that_goes_on_elsewhere_or_has_no_usable_name_is_refused(tmp_pat
         2,
         "sweep.name=two/by_two goes on in another process: wait for it, or choose another name.\n",
     )
-    status, _, errors = sweep(tmp_path, "sweep.name=../elsewhere")
+    status, _, errors = sweep(tmp_path, name="../elsewhere")
     assert status == 2
     assert errors.startswith("sweep.name=../elsewhere cannot be used: ")
     assert not (tmp_path / "mlflow.db").exists()

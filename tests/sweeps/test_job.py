@@ -16,7 +16,7 @@ from mbrl_async.job import Job
 from mbrl_async.sweeps.job import divided_threads, run_job_of_sweep
 from mbrl_async.sweeps.outcome import Outcome, read_outcomes
 from mbrl_async.sweeps.record import open_sweep
-from tests.small import FIXED_COSTS, SMALL, composed
+from tests.small import FIXED_COSTS, composed, small
 
 CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
 
@@ -33,13 +33,8 @@ def run_next(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def run(*overrides: str) -> tuple[float, Outcome]:
         nonlocal jobs
-        cfg = composed(
-            *SMALL,
-            *FIXED_COSTS,
-            f"tracking.uri={client.tracking_uri}",
-            "tracking.experiment=jobs",
-            *overrides,
-        )
+        store = (f"tracking.uri={client.tracking_uri}", "tracking.experiment=jobs")
+        cfg = composed(*small(*FIXED_COSTS, *store), *overrides)
         job = Job(cfg, overrides, CHOICES, tmp_path / str(jobs))
         score = run_job_of_sweep(job, number=jobs, sweep_directory=tmp_path, parallel_jobs=1)
         jobs += 1

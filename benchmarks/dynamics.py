@@ -65,8 +65,9 @@ def _training(learner: Learner, threads: int, repetitions: int) -> list[Measurem
 def _prediction(ensemble: Ensemble, threads: int, repetitions: int) -> Measurement:
     share = ROLLOUTS // MEMBERS
     observations, actions = torch.zeros(MEMBERS, share, OBSERVATION_SIZE), torch.zeros(MEMBERS, share, ACTION_SIZE)
+    generator = torch.Generator()  # a deterministic ensemble draws nothing
     prediction, products = median_seconds(
-        repetitions, lambda: ensemble.predict(observations, actions), prediction_products(share)
+        repetitions, lambda: ensemble.predict(observations, actions, generator), prediction_products(share)
     )
     name = f"predicted transitions, {ROLLOUTS} rollouts"
     return Measurement(name, ROLLOUTS / prediction, "1/s", threads, products / prediction)
@@ -82,6 +83,7 @@ def make_learner() -> Learner:
         validation_fraction=VALIDATION_FRACTION,
         observation_size=OBSERVATION_SIZE,
         action_size=ACTION_SIZE,
+        signals=0,
         generator=generator,
         device="cpu",
     )

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.dynamics import BATCH, TRANSITIONS, VALIDATION_FRACTION, make_learner
 from benchmarks.measurement import Measurement, median_seconds, torch_threads
 from benchmarks.paper_ensemble import ACTION_SIZE, HIDDEN, MEMBERS, OBSERVATION_SIZE
-from benchmarks.policy_step import HORIZON, PolicyStep, rewarded_velocity
+from benchmarks.policy_step import HORIZON, PolicyStep, RewardedVelocity
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _batches() -> Any:
 
 def _reward(actions: Tensor, next_observations: Tensor) -> Tensor:
     """HalfCheetah's, (N, 1), of the next observation, because mbrl-lib gives no other."""
-    return rewarded_velocity(next_observations, actions, next_observations)[:, None]
+    return RewardedVelocity().reward(next_observations, actions, next_observations)[:, None]
 
 
 def _never_ends(_actions: Tensor, next_observations: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 
 from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.outputs import Point
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6
 MEMBERS, HIDDEN = 5, (512, 512, 512)
@@ -19,10 +20,12 @@ def make_ensemble(generator: torch.Generator) -> Ensemble:
     return Ensemble(
         observation_size=OBSERVATION_SIZE,
         action_size=ACTION_SIZE,
+        signals=0,
         members=MEMBERS,
         hidden=HIDDEN,
         minimum_std=1e-3,
         observation_limit=100.0,
+        output=Point(),
         generator=generator,
         device="cpu",
     )

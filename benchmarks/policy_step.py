@@ -20,10 +20,24 @@ from mbrl_async.algorithms.ppo import PPO
 from mbrl_async.algorithms.trpo import TRPO
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
+from mbrl_async.types import TaskSpec
 
 VELOCITY = 8  # the index of HalfCheetah's observation that is rewarded
 ROLLOUTS, HORIZON = 50, 200
 ACTIONS = 1000  # taken one by one in a measurement
+
+
+class RewardedVelocity:
+    """HalfCheetah's reward, without its body."""
+
+    spec = TaskSpec(OBSERVATION_SIZE, ACTION_SIZE, HORIZON, 0.05)
+
+    def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
+        """Forward velocity, less the cost of control: (...)."""
+        return observations[..., VELOCITY] - 0.1 * actions.square().sum(-1)
+
+    def termination(self, _observations: Tensor, _actions: Tensor, _outcomes: Tensor, /) -> None:
+        """Never."""
 
 
 class PolicyStep:
@@ -32,6 +46,7 @@ class PolicyStep:
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)
         self.ensemble = make_ensemble(self.generator)
+        self.task = RewardedVelocity()
         self.baseline = LinearFeatureBaseline(regularisation=1e-5)
         self.estimator = AdvantageEstimator(discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=self.baseline)
         self.trpo = TRPO(
@@ -43,16 +58,21 @@ class PolicyStep:
 
     def improve(self) -> None:
         """The whole of it, from a new policy."""
-        self.whole.improve(self.policy(), self.ensemble, rewarded_velocity, self._starts, self.generator, _go_on)
+        self.whole.improve(self.policy(), self.ensemble, self.task, self._starts, self.generator, _go_on)
 
     def imagine(self, rollouts: int) -> Rollouts:
         """Rollouts of the paper's length."""
         starts = self._starts(rollouts)
-        return imagine(self.policy(), self.ensemble, rewarded_velocity, starts, HORIZON, self.generator, _go_on)
+        return imagine(self.policy(), self.ensemble, self.task, starts, HORIZON, self.generator, _go_on)
 
     def fit_baseline(self, rollouts: Rollouts) -> None:
         """The baseline alone."""
-        self.baseline.fit_predict(rollouts.observations, rollouts.rewards, torch.zeros(HORIZON))
+        no_continuation = torch.zeros_like(rollouts.rewards)
+        self.baseline.fit_predict(rollouts.observations, rollouts.rewards, no_continuation, rollouts.ends)
+
+    def estimate(self, rollouts: Rollouts) -> Tensor:
+        """Advantages, with the baseline."""
+        return self.estimator.estimate(rollouts.observations, rollouts.rewards, rollouts.ends)
 
     def update(self, update: PolicyUpdate, rollouts: Rollouts, advantages: Tensor) -> None:
         """One update of a new policy, the one that acted."""
@@ -124,20 +144,15 @@ def _action(step: PolicyStep, threads: int, repetitions: int) -> Measurement:
 
 def _parts(step: PolicyStep) -> dict[str, Callable[[], object]]:
     rollouts = step.imagine(ROLLOUTS)
-    advantages = step.estimator.estimate(rollouts.observations, rollouts.rewards)
+    advantages = step.estimate(rollouts)
     return {
         "policy improvement": step.improve,
         "imagination": lambda: step.imagine(ROLLOUTS),
         "baseline": lambda: step.fit_baseline(rollouts),
-        "advantages, with the baseline": lambda: step.estimator.estimate(rollouts.observations, rollouts.rewards),
+        "advantages, with the baseline": lambda: step.estimate(rollouts),
         "TRPO update": lambda: step.update(step.trpo, rollouts, advantages),
         "PPO update": lambda: step.update(step.ppo(), rollouts, advantages),
     }
-
-
-def rewarded_velocity(observations: Tensor, actions: Tensor, _next_observations: Tensor) -> Tensor:
-    """HalfCheetah's reward, (...)."""
-    return observations[..., VELOCITY] - 0.1 * actions.square().sum(-1)
 
 
 def _go_on() -> None:

@@ -51,10 +51,12 @@ def play(task: Task, act: Act, generator: np.random.Generator, after_step: Calla
     observation = task.reset(generator)
     total = 0.0
     for _ in range(task.spec.horizon):
-        observation, reward = task.step(act(observation))
+        observation, reward, terminated, truncated = task.step(act(observation))
         total += reward
         if after_step is not None:
             after_step()
+        if terminated or truncated:
+            break
     return total
 
 

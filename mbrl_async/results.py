@@ -30,13 +30,18 @@ def write_results(directory: Path, channels: Channels, summary: RunSummary) -> N
 
 
 def write_trajectories(path: Path, trajectories: Sequence[Trajectory]) -> None:
-    """N trajectories of equal length T as tensors (N, T + 1, O), (N, T, A), (N, T), (N,); no file for none."""
+    """N trajectories one behind the other, with S steps in all, as tensors; no file for none.
+
+    observations (S + N, O), actions (S, A), rewards (S,), and lengths, policy_versions and terminated (N,).
+    """
     if trajectories:
         tensors = {
-            "observations": torch.from_numpy(np.stack([each.observations for each in trajectories])),
-            "actions": torch.from_numpy(np.stack([each.actions for each in trajectories])),
-            "rewards": torch.from_numpy(np.stack([each.rewards for each in trajectories])),
+            "observations": torch.from_numpy(np.concatenate([each.observations for each in trajectories])),
+            "actions": torch.from_numpy(np.concatenate([each.actions for each in trajectories])),
+            "rewards": torch.from_numpy(np.concatenate([each.rewards for each in trajectories])),
+            "lengths": torch.tensor([each.length for each in trajectories]),
             "policy_versions": torch.tensor([each.policy_version for each in trajectories]),
+            "terminated": torch.tensor([each.terminated for each in trajectories]),
         }
         save_file(tensors, path)
 
@@ -44,9 +49,12 @@ def write_trajectories(path: Path, trajectories: Sequence[Trajectory]) -> None:
 def read_trajectories(path: Path) -> list[Trajectory]:
     """The inverse of `write_trajectories`."""
     tensors = load_file(path)
-    arrays = (tensors[name].numpy() for name in ("observations", "actions", "rewards"))
-    versions = tensors["policy_versions"].tolist()
-    return [Trajectory(*each) for each in zip(*arrays, versions, strict=True)]
+    lengths = tensors["lengths"]
+    observations = torch.split(tensors["observations"], (lengths + 1).tolist())
+    actions, rewards = (torch.split(tensors[name], lengths.tolist()) for name in ("actions", "rewards"))
+    versions, terminated = (tensors[name].tolist() for name in ("policy_versions", "terminated"))
+    parts = zip(observations, actions, rewards, versions, terminated, strict=True)
+    return [Trajectory(o.numpy(), a.numpy(), r.numpy(), version, ended) for o, a, r, version, ended in parts]
 
 
 def _write_parameters(path: Path, channel: Latest) -> None:

@@ -1,15 +1,15 @@
 """The values that cross module borders, with their shapes.
 
 Shape letters, used everywhere: T control steps of a trajectory, R rollouts imagined at once,
-M ensemble members, B batch, O observation size, A action size.
+M ensemble members, B batch, O observation size, A action size, E learned signals.
 Arrays and tensors are float32 unless a docstring says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ WINDOW = 10
 """Trajectories in the moving mean of the return, wherever one is shown."""
 
 FloatArray = NDArray[np.float32]
+
+Signal = Literal["reward", "termination"]
+"""What a model may have to learn of a step besides the next observation."""
 
 
 class Clock(Protocol):
@@ -90,17 +93,35 @@ class TaskSpec:
     """Control steps of a trajectory."""
     control_period: float
     """Seconds between two control steps of the real system."""
+    learned: tuple[Signal, ...] = ()
+    """What only the real system can tell, so that a model has to learn it; E of them."""
+
+
+class TaskStep(NamedTuple):
+    """What one control step of the real system brought."""
+
+    observation: FloatArray  # (O,)
+    reward: float
+    terminated: bool
+    """The task is over for good: nothing that could be earned follows."""
+    truncated: bool
+    """The system was cut off, though the task would go on."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One real trajectory of T control steps, hence T transitions."""
+    """One real trajectory of T control steps, hence T transitions.
+
+    It is shorter than the task's horizon if the task terminated, or if the system was cut off.
+    """
 
     observations: FloatArray  # (T + 1, O)
     actions: FloatArray  # (T, A), as the policy sampled them: the task executes `clip_action(actions)`
     rewards: FloatArray  # (T,)
     policy_version: int
     """Version of the policy, or of the model of one who plans, that acted; 0: before there was any."""
+    terminated: bool = False
+    """Whether the last step ended the task for good."""
 
     @property
     def length(self) -> int:
@@ -120,13 +141,13 @@ class Trajectory:
 
     def state_dict(self) -> State:
         """No copy, because nobody changes a trajectory."""
-        return {**self.tensors, "policy_version": self.policy_version}
+        return {**self.tensors, "policy_version": self.policy_version, "terminated": self.terminated}
 
     @classmethod
     def from_state_dict(cls, state: State) -> Trajectory:
         """The inverse of `state_dict`."""
         observations, actions, rewards = (state[name].numpy() for name in ("observations", "actions", "rewards"))
-        return cls(observations, actions, rewards, state["policy_version"])
+        return cls(observations, actions, rewards, state["policy_version"], state["terminated"])
 
 
 @dataclass(frozen=True)
@@ -135,10 +156,41 @@ class Transitions:
 
     observations: Tensor  # (N, O)
     actions: Tensor  # (N, A)
-    next_observations: Tensor  # (N, O)
+    outcomes: Tensor  # (N, O + E): the next observation, then the learned signals
 
     def __len__(self) -> int:
         return len(self.observations)
+
+    @property
+    def next_observations(self) -> Tensor:
+        """(N, O)."""
+        return self.outcomes[:, : self.observations.shape[1]]
+
+
+@dataclass(frozen=True)
+class RolloutEnds:
+    """Where rollouts ended that lie side by side in tensors of T steps, (T, ..., R)."""
+
+    lengths: Tensor  # (..., R), int64, 1 to T; what is stored behind these steps never happened
+    terminated: Tensor  # (..., R), bool: whether the last step ended the task for good
+
+    @classmethod
+    def at_horizon(cls, rewards: Tensor) -> RolloutEnds:
+        """All rollouts have the T steps that these rewards (T, ..., R) have, and none terminated."""
+        first = rewards[0]
+        return cls(torch.full_like(first, len(rewards), dtype=torch.int64), torch.zeros_like(first, dtype=torch.bool))
+
+    @classmethod
+    def at_first(cls, terminations: Tensor) -> RolloutEnds:
+        """Each ended at the first step that terminated, bool (T, ..., R), or at the horizon."""
+        terminated = terminations.any(dim=0)  # (..., R)
+        first = terminations.int().argmax(dim=0) + 1  # (..., R)
+        return cls(torch.where(terminated, first, len(terminations)), terminated)
+
+    def happened(self, horizon: int) -> Tensor:
+        """Which of the T steps happened: bool (T, ..., R)."""
+        steps = torch.arange(horizon, device=self.lengths.device)
+        return steps.view(-1, *[1] * self.lengths.ndim) < self.lengths
 
 
 def clip_action(action: Tensor) -> Tensor:
@@ -146,11 +198,18 @@ def clip_action(action: Tensor) -> Tensor:
     return action.clamp(-1.0, 1.0)
 
 
-def transitions_of(trajectory: Trajectory, device: torch.device | str = "cpu") -> Transitions:
-    """The T transitions of a trajectory of T steps."""
+def transitions_of(
+    trajectory: Trajectory, device: torch.device | str = "cpu", learned: Sequence[Signal] = ()
+) -> Transitions:
+    """The T transitions of a trajectory of T steps, with the signals that are to be learned; a termination is 1."""
     observations = torch.as_tensor(trajectory.observations, device=device)
     actions = clip_action(torch.as_tensor(trajectory.actions, device=device))
-    return Transitions(observations[:-1], actions, observations[1:])
+    rewards = torch.as_tensor(trajectory.rewards, device=device)
+    terminations = torch.zeros_like(rewards)
+    terminations[-1] = float(trajectory.terminated)
+    signals = {"reward": rewards, "termination": terminations}
+    outcomes = torch.cat([observations[1:], *(signals[signal][:, None] for signal in learned)], dim=1)  # (T, O + E)
+    return Transitions(observations[:-1], actions, outcomes)
 
 
 def copy_of(parameters: Parameters) -> dict[str, Tensor]:

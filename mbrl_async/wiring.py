@@ -86,6 +86,8 @@ def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> 
         "pace": lambda _: settings.pace.factor,
         "observation_size": lambda _: spec.observation_size,
         "action_size": lambda _: spec.action_size,
+        "learned": lambda _: spec.learned,
+        "signals": lambda _: len(spec.learned),
         "members": lambda supplies: supplies["ensemble"].members,
         "task": component("env", configuration["env"]),
         "policy": initial_policy,

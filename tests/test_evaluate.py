@@ -23,6 +23,7 @@ from mbrl_async.envs.mujoco_tasks import InvertedPendulum
 from mbrl_async.evaluate import Settings, evaluate, main
 from mbrl_async.evaluation import mean_action, play, record, sampled_action
 from mbrl_async.tracking.store import experiment_id
+from mbrl_async.types import TaskStep
 from tests.small import SMALL, composed
 
 SHORT = ("env=inverted_pendulum", "env.horizon=5")
@@ -52,14 +53,15 @@ class Counting:
     """A task whose reward is the action, and whose observation counts the steps from a drawn start."""
 
     spec = InvertedPendulum(horizon=3).spec
+    ends = False
 
     def reset(self, generator: np.random.Generator) -> np.ndarray:
         self.state = np.full(4, generator.integers(100), np.float32)
         return self.state
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float]:
+    def step(self, action: np.ndarray) -> TaskStep:
         self.state = self.state + 1
-        return self.state, float(action[0])
+        return TaskStep(self.state, float(action[0]), terminated=self.ends, truncated=False)
 
 
 def test_an_episode_earns_the_sum_of_its_rewards_and_is_looked_at_after_each_step():
@@ -69,6 +71,13 @@ def test_an_episode_earns_the_sum_of_its_rewards_and_is_looked_at_after_each_ste
     start = np.random.default_rng(0).integers(100)
     assert total == 3 * start + 3  # start, start + 1, start + 2
     assert looked == [start + 1, start + 2, start + 3]
+
+
+def test_an_episode_is_over_when_the_task_ends():
+    task = Counting()
+    task.ends = True
+    total = play(task, lambda observation: observation, np.random.default_rng(0))
+    assert total == np.random.default_rng(0).integers(100), "the reward of one step"
 
 
 def test_the_mean_action_does_not_explore_and_the_sampled_one_does():

@@ -44,7 +44,8 @@ def thin(rollouts: Rollouts, advantages: Tensor, interval: int) -> Samples:
 
 def _steps(rollouts: Rollouts, advantages: Tensor, steps: slice) -> Samples:
     observations, actions = rollouts.observations[:-1][steps], rollouts.actions[steps]  # (t, J, R, ...)
-    weights = torch.full_like(advantages, 1 / (len(advantages) * advantages.shape[2]))  # (T, J, R)
+    happened = rollouts.ends.happened(len(advantages)).to(advantages.dtype)  # (T, J, R)
+    weights = happened / happened.sum((0, 2), keepdim=True)  # (T, J, R)
     parts = (observations, actions, advantages[steps], weights[steps])
     return Samples(*(part.transpose(0, 1).flatten(1, 2) for part in parts))
 

@@ -8,6 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mbrl_async.types import RolloutEnds
+
 SMALLEST_STD = 1e-8
 
 Bootstrap = Literal["zero", "value"]
@@ -16,10 +18,10 @@ Bootstrap = Literal["zero", "value"]
 class Baseline(Protocol):
     """What `AdvantageEstimator` needs of a value function."""
 
-    def fit_predict(self, observations: Tensor, returns: Tensor, continuation: Tensor) -> Tensor:
-        """Values (T + 1, ..., R), a new tensor, with V(s_t) = returns_t + continuation_t V(s_T), fitted for each task.
+    def fit_predict(self, observations: Tensor, returns: Tensor, continuation: Tensor, ends: RolloutEnds) -> Tensor:
+        """Values (T + 1, ..., R) with V(s_t) = returns_t + continuation_t V(s_end), fitted for each task.
 
-        Observations (T + 1, ..., R, O), returns (T, ..., R), continuation (T,).
+        They mean nothing behind the ends. Observations (T + 1, ..., R, O), returns and continuation (T, ..., R).
         """
 
 
@@ -29,8 +31,8 @@ class AdvantageEstimator:
     Args:
         discount: gamma, a step.
         gae_lambda: 0 trusts the baseline after one step, 1 trusts the rewards to the end.
-        bootstrap: what the time limit is worth: "zero" (the end of the task, as the authors have it), or the "value"
-            of the last observation (the task would go on).
+        bootstrap: what the time limit, or a cut before it, is worth: "zero" (the end of the task, as the authors have
+            it), or the "value" of the last observation (the task would go on). A termination is always worth 0.
         baseline: fitted on each batch before it predicts on that batch.
     """
 
@@ -49,12 +51,13 @@ class AdvantageEstimator:
         self._bootstrap = bootstrap
         self._baseline = baseline
 
-    def estimate(self, observations: Tensor, rewards: Tensor) -> Tensor:
-        """Advantages (T, ..., R), with mean 0 and standard deviation 1 over the batch of each task.
+    def estimate(self, observations: Tensor, rewards: Tensor, ends: RolloutEnds) -> Tensor:
+        """Advantages (T, ..., R), with mean 0 and standard deviation 1 over the steps of each task; 0 behind the ends.
 
         Args:
             observations: (T + 1, ..., R, O); the dimensions in between count tasks, each with a baseline of its own.
-            rewards: (T, ..., R).
+            rewards: (T, ..., R), 0 behind the ends.
+            ends: where the rollouts ended.
 
         Raises:
             ValueError: the shapes do not belong together.
@@ -68,17 +71,23 @@ class AdvantageEstimator:
                 f"give ({expected}, O), one observation more than rewards."
             )
         returns = discounted_sums(rewards, self._discount)  # (T, ..., R)
-        values = self._baseline.fit_predict(observations, returns, self._continuation(rewards))  # (T + 1, ..., R)
-        if self._bootstrap == "zero":
-            values[-1] = 0.0
-        return normalise(generalised_advantages(rewards, values, self._discount, self._gae_lambda))
+        values = self._baseline.fit_predict(observations, returns, self._continuation(rewards, ends), ends)
+        happened = ends.happened(horizon)  # (T, ..., R)
+        # What follows the end is put into the last reward: then no value at the end or behind it counts.
+        following = self._discount * torch.where(self._goes_on(ends), _at(ends.lengths, values), 0.0)  # (..., R)
+        rewards = rewards.scatter_add(0, ends.lengths[None] - 1, following[None])
+        values = torch.where(torch.cat((happened, torch.zeros_like(happened[:1]))), values, 0.0)  # (T + 1, ..., R)
+        return normalise(generalised_advantages(rewards, values, self._discount, self._gae_lambda), happened)
 
-    def _continuation(self, rewards: Tensor) -> Tensor:
-        """Weight (T,) of the last observation's value in the return of each step."""
-        if self._bootstrap == "zero":
-            return rewards.new_zeros(len(rewards))
-        steps_left = torch.arange(len(rewards), 0, -1, dtype=rewards.dtype, device=rewards.device)
-        return self._discount**steps_left
+    def _goes_on(self, ends: RolloutEnds) -> Tensor:
+        """Whether what would follow each rollout counts: bool (..., R)."""
+        return ~ends.terminated if self._bootstrap == "value" else torch.zeros_like(ends.terminated)
+
+    def _continuation(self, rewards: Tensor, ends: RolloutEnds) -> Tensor:
+        """Weight (T, ..., R) of the last observation's value in the return of each step that happened."""
+        happened = ends.happened(len(rewards)).to(rewards.dtype)  # (T, ..., R)
+        steps_left = happened.flip(0).cumsum(0).flip(0)
+        return self._discount**steps_left * self._goes_on(ends)
 
 
 def discounted_sums(terms: Tensor, factor: float) -> Tensor:
@@ -103,8 +112,19 @@ def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, gae
     return discounted_sums(errors, discount * gae_lambda)
 
 
-def normalise(advantages: Tensor) -> Tensor:
-    """Shift and scale each task's batch, (T, ..., R), to mean 0 and standard deviation 1; equal advantages become 0."""
+def normalise(advantages: Tensor, happened: Tensor) -> Tensor:
+    """Shift and scale the steps of each task that happened to mean 0 and standard deviation 1; the others become 0.
+
+    Equal advantages become 0, too. Both arguments are (T, ..., R).
+    """
     batch = (0, -1)
-    centred = advantages - advantages.mean(batch, keepdim=True)
-    return centred / (centred.std(batch, correction=0, keepdim=True) + SMALLEST_STD)
+    share = happened.to(advantages.dtype).mean(batch, keepdim=True)
+    mean = torch.where(happened, advantages, 0.0).mean(batch, keepdim=True) / share
+    centred = torch.where(happened, advantages - mean, 0.0)
+    std = centred.std(batch, correction=0, keepdim=True) / share.sqrt()
+    return centred / (std + SMALLEST_STD)
+
+
+def _at(steps: Tensor, values: Tensor) -> Tensor:
+    """The values (T + 1, ..., R) at one step (..., R) of each rollout: (..., R)."""
+    return values.gather(0, steps[None])[0]

@@ -11,10 +11,7 @@ from torch import Tensor
 
 from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.types import clip_action, require_finite
-
-RewardFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(observations (..., O), executed actions (..., A), next observations (..., O)) -> rewards (...)."""
+from mbrl_async.types import RolloutEnds, TaskSpec, clip_action, require_finite
 
 StartObservations = Callable[[int], Tensor]
 """count -> (count, O): where imagined rollouts start."""
@@ -23,7 +20,21 @@ Act = Callable[[Tensor], Gaussian]
 """observations (..., O) -> the distribution of the actions after them."""
 
 Predict = Callable[[int, Tensor, Tensor], Tensor]
-"""(step, observations (..., O), executed actions (..., A)) -> next observations (..., O)."""
+"""(step, observations (..., O), executed actions (..., A)) -> outcomes (..., O + E)."""
+
+
+class ImaginedTask(Protocol):
+    """What imagination needs of the task: how steps are rewarded, and when they end it."""
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Sizes and horizon."""
+
+    def reward(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor:
+        """Rewards (...) from observations (..., O), executed actions (..., A) and predicted outcomes (..., O + E)."""
+
+    def termination(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor | None:
+        """Which of these steps end the task for good, bool (...); None if none ever can."""
 
 
 class Model(Protocol):
@@ -33,17 +44,18 @@ class Model(Protocol):
     def members(self) -> int:
         """M."""
 
-    def predict(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Next observations (M, B, O) for (M, B, O) and executed actions (M, B, A): each member has its own rows."""
+    def predict(self, observations: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Outcomes (M, B, O + E) for (M, B, O) and executed actions (M, B, A): each member has its own rows."""
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """R rollouts of T steps, side by side; of J tasks, (J, R) in the place of R."""
+    """R rollouts of at most T steps, side by side; of J tasks, (J, R) in the place of R."""
 
     observations: Tensor  # (T + 1, R, O)
     actions: Tensor  # (T, R, A), as the policy sampled them: the model was asked with `clip_action(actions)`
-    rewards: Tensor  # (T, R)
+    rewards: Tensor  # (T, R), 0 behind the end
+    ends: RolloutEnds
 
     @property
     def undiscounted_returns(self) -> Tensor:
@@ -54,21 +66,22 @@ class Rollouts:
 def imagine(
     policy: GaussianMLP,
     model: Model,
-    reward: RewardFunction,
+    task: ImaginedTask,
     starts: Tensor,
     horizon: int,
     generator: torch.Generator,
     check_interrupted: Callable[[], None],
 ) -> Rollouts:
-    """Let the policy act in the model from each start, for `horizon` steps.
+    """Let the policy act in the model from each start, for `horizon` steps or until the task terminates.
 
     Args:
         policy: samples the actions.
         model: M members, of which each predicts R / M of the rollouts in each step.
-        reward: called once, on all T R transitions.
+        task: its reward and termination are called once, on all T R transitions.
         starts: (R, O).
         horizon: T.
-        generator: draws the policy's noise and, for each step, which member predicts which rollout.
+        generator: draws the policy's noise, which member predicts which rollout in each step, and what the model
+            leaves to chance.
         check_interrupted: called every step; may raise `Interrupted`.
 
     Raises:
@@ -82,37 +95,41 @@ def imagine(
 
     def predict(step: int, observations: Tensor, actions: Tensor) -> Tensor:
         rows = partitions[step]  # (R,): the first R / M rollouts go to the first member, and so on
-        predicted = _predict(model, observations[rows], actions[rows])
-        return torch.empty_like(observations).index_copy_(0, rows, predicted)
+        predicted = _predict(model, observations[rows], actions[rows], generator)
+        return torch.empty_like(predicted).index_copy_(0, rows, predicted)
 
-    return roll_out(policy, predict, reward, starts, noise, check_interrupted)
+    return roll_out(policy, predict, task, starts, noise, check_interrupted)
 
 
 @torch.no_grad()
 def roll_out(
     act: Act,
     predict: Predict,
-    reward: RewardFunction,
+    task: ImaginedTask,
     starts: Tensor,
     noise: Tensor,
     check_interrupted: Callable[[], None],
 ) -> Rollouts:
     """Act and predict in turn, from `starts` (..., O), as long as there is `noise` (T, ..., A) for the actions.
 
+    What follows a termination is computed and then ignored: every step is one batch of the same shape.
+
     Raises:
-        NonFiniteError: a predicted observation or a reward is not finite.
+        NonFiniteError: a predicted outcome or a reward is not finite.
     """
-    observations = starts.new_empty(len(noise) + 1, *starts.shape)  # (T + 1, ..., O)
+    size = starts.shape[-1]
+    outcomes = starts.new_zeros(
+        len(noise) + 1, *starts.shape[:-1], size + len(task.spec.learned)
+    )  # (T + 1, ..., O + E)
+    observations = outcomes[..., :size]  # (T + 1, ..., O)
     observations[0] = starts
     actions = torch.empty_like(noise)  # (T, ..., A)
     for step in range(len(noise)):
         check_interrupted()
         actions[step] = act(observations[step]).sample(noise[step])
-        observations[step + 1] = predict(step, observations[step], clip_action(actions[step]))
-    require_finite(observations, "An imagined observation")
-    rewards = reward(observations[:-1], clip_action(actions), observations[1:])  # (T, ...)
-    require_finite(rewards, "An imagined reward")
-    return Rollouts(observations, actions, rewards)
+        outcomes[step + 1] = predict(step, observations[step], clip_action(actions[step]))
+    require_finite(outcomes, "An imagined observation, reward or termination")
+    return _judged(task, observations, actions, outcomes[1:])
 
 
 def require_equal_shares(rollouts: int, members: int) -> None:
@@ -139,7 +156,21 @@ def _draw(
     return noise.to(device), partitions.to(device)
 
 
-def _predict(model: Model, observations: Tensor, actions: Tensor) -> Tensor:
-    """Next observations (R, O): the first R / M rows are predicted by the first member, and so on."""
+def _predict(model: Model, observations: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+    """Outcomes (R, O + E): the first R / M rows are predicted by the first member, and so on."""
     shares = (model.members, len(observations) // model.members, -1)
-    return model.predict(observations.view(shares), actions.view(shares)).flatten(0, 1)
+    return model.predict(observations.view(shares), actions.view(shares), generator).flatten(0, 1)
+
+
+def _judged(task: ImaginedTask, observations: Tensor, actions: Tensor, outcomes: Tensor) -> Rollouts:
+    """The rollouts that end where the task says, from (T + 1, ..., O), (T, ..., A), (T, ..., O + E)."""
+    transitions = (observations[:-1], clip_action(actions), outcomes)
+    rewards = task.reward(*transitions)  # (T, ...)
+    terminations = task.termination(*transitions)
+    if terminations is None:
+        ends = RolloutEnds.at_horizon(rewards)
+    else:
+        ends = RolloutEnds.at_first(terminations)
+        rewards = torch.where(ends.happened(len(rewards)), rewards, 0.0)
+    require_finite(rewards, "An imagined reward")
+    return Rollouts(observations, actions, rewards, ends)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mbrl_async.algorithms.adaptation import Adaptation, split, thin
 from mbrl_async.algorithms.advantages import AdvantageEstimator
 from mbrl_async.algorithms.flat import assign, flatten
-from mbrl_async.algorithms.imagination import Model, RewardFunction, Rollouts, StartObservations
+from mbrl_async.algorithms.imagination import ImaginedTask, Model, Rollouts, StartObservations
 from mbrl_async.algorithms.meta_objective import MetaObjective
 from mbrl_async.algorithms.task_imagination import imagine_tasks, require_equal_tasks
 from mbrl_async.algorithms.trust_region import TrustRegion
@@ -30,7 +30,7 @@ class MBMPO:
     Args:
         tasks: J; a multiple of the ensemble's members.
         rollouts: R, of each task, before and again after its adaptation.
-        horizon: steps of each.
+        horizon: most steps of each; None: as many as a real trajectory has.
         adaptation_rate: alpha, the length of the gradient step by which a task adapts.
         advantages: turns rollouts into advantages, for each task alone.
         trust_region: of the outer step, in the KL between adapted policies.
@@ -43,7 +43,7 @@ class MBMPO:
         *,
         tasks: PositiveInt,
         rollouts: PositiveInt,
-        horizon: PositiveInt,
+        horizon: PositiveInt | None,
         adaptation_rate: PositiveFloat,
         advantages: AdvantageEstimator,
         trust_region: TrustRegion,
@@ -70,7 +70,7 @@ class MBMPO:
         self,
         policy: GaussianMLP,
         model: Model,
-        reward: RewardFunction,
+        task: ImaginedTask,
         starts: StartObservations,
         generator: torch.Generator,
         check_interrupted: Callable[[], None],
@@ -86,10 +86,9 @@ class MBMPO:
         def imagine(parameters: Tensor) -> tuple[Rollouts, Tensor]:
             """Rollouts (T, J, R) with each task's own parameters (J, P), and their advantages."""
             begin = starts(self._tasks * self._rollouts).view(self._tasks, self._rollouts, -1)  # (J, R, O)
-            rollouts = imagine_tasks(
-                stack, parameters, model, reward, begin, self._horizon, generator, check_interrupted
-            )
-            return rollouts, self._advantages.estimate(rollouts.observations, rollouts.rewards)
+            horizon = self._horizon or task.spec.horizon
+            rollouts = imagine_tasks(stack, parameters, model, task, begin, horizon, generator, check_interrupted)
+            return rollouts, self._advantages.estimate(rollouts.observations, rollouts.rewards, rollouts.ends)
 
         before, before_advantages = imagine(start.expand(self._tasks, -1))
         adaptation = Adaptation(stack, split(before, before_advantages), self._rate, check_interrupted)

@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 
 from mbrl_async.algorithms.advantages import AdvantageEstimator
 from mbrl_async.algorithms.imagination import (
+    ImaginedTask,
     Model,
-    RewardFunction,
     StartObservations,
     imagine,
     require_equal_shares,
@@ -25,13 +25,18 @@ class ImaginedPolicyImprovement:
 
     Args:
         rollouts: imagined a step; a multiple of the ensemble's members.
-        horizon: steps of each.
+        horizon: most steps of each; None: as many as a real trajectory has.
         advantages: turns them into advantages.
         update: improves the policy with these.
     """
 
     def __init__(
-        self, *, rollouts: PositiveInt, horizon: PositiveInt, advantages: AdvantageEstimator, update: PolicyUpdate
+        self,
+        *,
+        rollouts: PositiveInt,
+        horizon: PositiveInt | None,
+        advantages: AdvantageEstimator,
+        update: PolicyUpdate,
     ) -> None:
         self._rollouts = rollouts
         self._horizon = horizon
@@ -49,7 +54,7 @@ class ImaginedPolicyImprovement:
         self,
         policy: GaussianMLP,
         model: Model,
-        reward: RewardFunction,
+        task: ImaginedTask,
         starts: StartObservations,
         generator: torch.Generator,
         check_interrupted: Callable[[], None],
@@ -60,7 +65,8 @@ class ImaginedPolicyImprovement:
             Interrupted: from `check_interrupted`; the policy is then as it was.
             NonFiniteError: an imagined value, the gradient or a parameter is not finite.
         """
-        rollouts = imagine(policy, model, reward, starts(self._rollouts), self._horizon, generator, check_interrupted)
+        horizon = self._horizon or task.spec.horizon
+        rollouts = imagine(policy, model, task, starts(self._rollouts), horizon, generator, check_interrupted)
         metrics = self._improvement.improve(policy, rollouts)
         return metrics | {"imagined_return": float(rollouts.undiscounted_returns.mean())}
 

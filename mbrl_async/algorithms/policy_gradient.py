@@ -44,9 +44,10 @@ class PolicyGradientImprovement:
         Raises:
             NonFiniteError: an advantage, the gradient or a parameter is not finite.
         """
-        advantages = self._advantages.estimate(rollouts.observations, rollouts.rewards)  # (T, R)
-        observations = rollouts.observations[:-1].flatten(0, 1)  # (T R, O)
-        metrics = self._update.update(policy, observations, rollouts.actions.flatten(0, 1), advantages.flatten())
+        advantages = self._advantages.estimate(rollouts.observations, rollouts.rewards, rollouts.ends)  # (T, R)
+        happened = rollouts.ends.happened(len(advantages))  # (T, R), with N steps
+        observations = rollouts.observations[:-1][happened]  # (N, O)
+        metrics = self._update.update(policy, observations, rollouts.actions[happened], advantages[happened])
         require_finite(flatten(list(policy.parameters())), "A policy parameter after the update")
         return metrics | {"log_std": float(policy.log_std.detach().mean())}
 

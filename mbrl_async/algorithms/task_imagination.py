@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mbrl_async.algorithms.imagination import Model, RewardFunction, Rollouts, roll_out
+from mbrl_async.algorithms.imagination import ImaginedTask, Model, Rollouts, roll_out
 from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.stack import PolicyStack
 
@@ -16,7 +16,7 @@ def imagine_tasks(
     stack: PolicyStack,
     parameters: Tensor,
     model: Model,
-    reward: RewardFunction,
+    task: ImaginedTask,
     starts: Tensor,
     horizon: int,
     generator: torch.Generator,
@@ -28,29 +28,30 @@ def imagine_tasks(
         stack: the policies' shape.
         parameters: (J, P), a row a task.
         model: M members; J is a multiple of M.
-        reward: called once, on all T J R transitions.
+        task: its reward and termination are called once, on all T J R transitions.
         starts: (J, R, O).
         horizon: T.
-        generator: draws the policies' noise.
+        generator: draws the policies' noise and what the model leaves to chance.
         check_interrupted: called every step; may raise `Interrupted`.
 
     Returns:
         Rollouts with (J, R) in the place of R.
 
     Raises:
-        NonFiniteError: a predicted observation or a reward is not finite.
+        NonFiniteError: a predicted outcome or a reward is not finite.
     """
 
     def act(observations: Tensor) -> Gaussian:
         return stack.distribution(parameters, observations)
 
     def predict(_step: int, observations: Tensor, actions: Tensor) -> Tensor:
-        rows = (_by_member(each, model.members) for each in (observations, actions))
-        return _by_task(model.predict(*rows), len(observations))
+        members = model.members
+        outcomes = model.predict(_by_member(observations, members), _by_member(actions, members), generator)
+        return _by_task(outcomes, len(observations))
 
     shape = (horizon, *starts.shape[:2], stack.action_size)
     noise = torch.randn(shape, generator=generator, device=generator.device).to(starts.device)  # (T, J, R, A)
-    return roll_out(act, predict, reward, starts, noise, check_interrupted)
+    return roll_out(act, predict, task, starts, noise, check_interrupted)
 
 
 def require_equal_tasks(tasks: int, members: int) -> None:

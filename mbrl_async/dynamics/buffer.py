@@ -18,7 +18,7 @@ class MemberTransitions:
 
     observations: Tensor  # (M, N, O)
     actions: Tensor  # (M, N, A)
-    next_observations: Tensor  # (M, N, O)
+    outcomes: Tensor  # (M, N, O + E)
 
     @property
     def size(self) -> int:
@@ -31,9 +31,10 @@ class MemberTransitions:
         return torch.cat((self.observations, self.actions), dim=2)  # (M, N, O + A)
 
     @property
-    def deltas(self) -> Tensor:
-        """What a model should answer: the change of the observation."""
-        return self.next_observations - self.observations  # (M, N, O)
+    def targets(self) -> Tensor:
+        """What a model should answer: the change of the observation, then the signals."""
+        next_observations, signals = self.outcomes.tensor_split([self.observations.shape[2]], dim=2)
+        return torch.cat((next_observations - self.observations, signals), dim=2)  # (M, N, O + E)
 
 
 class FirstInFirstOut:
@@ -41,10 +42,11 @@ class FirstInFirstOut:
 
     def __init__(self, *, members: int, capacity: int, width: int, device: torch.device | str) -> None:
         self._rows = torch.zeros(members, capacity, width, device=device)  # (M, capacity, W)
-        self._appended = 0
+        self.appended = 0
+        """Rows that ever came."""
 
     def __len__(self) -> int:
-        return min(self._appended, self._rows.shape[1])
+        return min(self.appended, self._rows.shape[1])
 
     @property
     def rows(self) -> Tensor:
@@ -55,24 +57,25 @@ class FirstInFirstOut:
         """Add rows (M, n, W), oldest first; the oldest that are kept make room."""
         capacity = self._rows.shape[1]
         newest = rows[:, -capacity:]
-        self._appended += rows.shape[1]
-        places = torch.arange(self._appended - newest.shape[1], self._appended, device=rows.device) % capacity
+        self.appended += rows.shape[1]
+        places = torch.arange(self.appended - newest.shape[1], self.appended, device=rows.device) % capacity
         self._rows[:, places] = newest
 
     def state_dict(self) -> State:
         """Everything that is kept, as a copy."""
-        return {"rows": self.rows.clone(), "appended": self._appended}
+        return {"rows": self.rows.clone(), "appended": self.appended}
 
     def load_state_dict(self, state: State) -> None:
         """The inverse of `state_dict`."""
-        self._appended = state["appended"]
+        self.appended = state["appended"]
         self.rows.copy_(state["rows"])
 
 
 class TransitionBuffer:
     """Splits every addition at random, for each member anew, into training and validation transitions.
 
-    All members hold equally many rows, so either split is one batched tensor.
+    All members hold equally many rows, so either split is one batched tensor. Of all that ever came, the configured
+    fraction is held out, however short the single additions are.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class TransitionBuffer:
         validation_fraction: Annotated[float, Field(gt=0, lt=1)],
         observation_size: int,
         action_size: int,
+        signals: int,
         generator: torch.Generator,
         device: torch.device | str,
     ) -> None:
@@ -91,9 +95,10 @@ class TransitionBuffer:
         Args:
             members: M.
             capacity: transitions of one member, both splits together.
-            validation_fraction: share of the capacity, and of each addition, that is held out.
+            validation_fraction: share of the capacity, and of what is added, that is held out.
             observation_size: O.
             action_size: A.
+            signals: E.
             generator: source of the splits.
             device: where the transitions are kept.
 
@@ -102,9 +107,15 @@ class TransitionBuffer:
         """
         self._members = members
         self._validation_fraction = validation_fraction
-        self._sizes = [observation_size, action_size, observation_size]
+        self._sizes = [observation_size, action_size, observation_size + signals]
         self._generator = generator
-        train_capacity, validation_capacity = self._split_sizes(capacity, f"capacity={capacity}")
+        validation_capacity = round(capacity * validation_fraction)
+        train_capacity = capacity - validation_capacity
+        if not 0 < validation_capacity < capacity:
+            raise ValueError(
+                f"validation_fraction={validation_fraction} of capacity={capacity} leaves a split empty: "
+                "use a larger capacity, or a fraction nearer to a half."
+            )
         width = sum(self._sizes)
         self._train = FirstInFirstOut(members=members, capacity=train_capacity, width=width, device=device)
         self._validation = FirstInFirstOut(members=members, capacity=validation_capacity, width=width, device=device)
@@ -112,6 +123,11 @@ class TransitionBuffer:
     def __len__(self) -> int:
         """Transitions that each member holds, both splits together."""
         return len(self._train) + len(self._validation)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there is something to learn from and something to test on."""
+        return len(self._train) > 0 and len(self._validation) > 0
 
     @property
     def train(self) -> MemberTransitions:
@@ -127,10 +143,10 @@ class TransitionBuffer:
         """Add the transitions of one trajectory, in the order of time.
 
         Raises:
-            ValueError: sizes other than the buffer's, or too few transitions to split.
+            ValueError: sizes other than the buffer's.
         """
         rows = self._rows_of(transitions)  # (N, W)
-        _, held_out = self._split_sizes(len(rows), f"a trajectory of {len(rows)} transitions")
+        held_out = self._held_out_of(len(rows))
         order = torch.stack([self._permutation(len(rows)) for _ in range(self._members)])  # (M, N)
         self._validation.append(rows[order[:, :held_out].sort(dim=1).values.to(rows.device)])
         self._train.append(rows[order[:, held_out:].sort(dim=1).values.to(rows.device)])
@@ -153,19 +169,15 @@ class TransitionBuffer:
         return torch.randperm(size, generator=self._generator, device=self._generator.device)
 
     def _rows_of(self, transitions: Transitions) -> Tensor:
-        fields = (transitions.observations, transitions.actions, transitions.next_observations)
+        fields = (transitions.observations, transitions.actions, transitions.outcomes)
         shapes = [tuple(field.shape) for field in fields]
         expected = [(len(transitions), size) for size in self._sizes]
         if shapes != expected:
             raise ValueError(f"transitions have the shapes {shapes}: this buffer takes {expected}.")
         return torch.cat(fields, dim=1)
 
-    def _split_sizes(self, size: int, what: str) -> tuple[int, int]:
-        """Training and validation rows of `size` rows."""
-        held_out = round(size * self._validation_fraction)
-        if not 0 < held_out < size:
-            raise ValueError(
-                f"validation_fraction={self._validation_fraction} of {what} leaves a split empty: "
-                "use longer trajectories, a larger capacity, or a fraction nearer to a half."
-            )
-        return size - held_out, held_out
+    def _held_out_of(self, size: int) -> int:
+        """How many of the next `size` rows are held out, so that of all rows so far the fraction is."""
+        before = self._train.appended + self._validation.appended
+        held_out_before = round(before * self._validation_fraction)
+        return round((before + size) * self._validation_fraction) - held_out_before

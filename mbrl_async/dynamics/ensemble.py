@@ -1,4 +1,4 @@
-"""The learned dynamics: independent deterministic networks that disagree where data is missing (paper, section 3)."""
+"""The learned dynamics: independent networks that disagree where data is missing (paper, section 3)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from torch import Tensor
 from mbrl_async.dynamics.buffer import MemberTransitions
 from mbrl_async.dynamics.mlp import BatchedMLP
 from mbrl_async.dynamics.normaliser import Normaliser
+from mbrl_async.dynamics.outputs import Output
+from mbrl_async.dynamics.starts import StartObservations
 
 
 class Ensemble(torch.nn.Module):
-    """M networks that map [observation, action] to the change of the observation, all normalised.
+    """M networks that map [observation, action] to the change of the observation and the learned signals, normalised.
 
-    Weights and normalisation are buffers without gradient; `state_dict` holds everything that `predict` depends on.
+    Weights, normalisation and stored starts are buffers without gradient; `state_dict` holds everything that
+    imagination depends on.
     """
 
     network: Tensor  # (M, P)
@@ -26,10 +29,12 @@ class Ensemble(torch.nn.Module):
         *,
         observation_size: int,
         action_size: int,
+        signals: int,
         members: PositiveInt,
         hidden: Sequence[PositiveInt],
         minimum_std: PositiveFloat,
         observation_limit: PositiveFloat,
+        output: Output,
         generator: torch.Generator,
         device: torch.device | str,
     ) -> None:
@@ -38,24 +43,28 @@ class Ensemble(torch.nn.Module):
         Args:
             observation_size: O.
             action_size: A.
+            signals: E.
             members: M.
             hidden: width of each hidden layer.
             minimum_std: least standard deviation that a dimension is normalised by.
-            observation_limit: predictions are clipped to plus and minus this, so that a bad model cannot diverge.
+            observation_limit: predicted observations are clipped to plus and minus this, so that a bad model cannot
+                diverge.
+            output: what the networks say of an outcome, and how far they are from the truth.
             generator: source of the initial weights.
             device: where the ensemble computes.
         """
         super().__init__()
         self._observation_limit = observation_limit
         self._shapes = ((members, observation_size), (members, action_size))
-        self.mlp = BatchedMLP([observation_size + action_size, *hidden, observation_size])
+        self.mlp = BatchedMLP([observation_size + action_size, *hidden, observation_size + signals], output)
         self.register_buffer("network", self.mlp.initial_parameters(members, generator).to(device))
         self.input_normaliser = Normaliser(
             members=members, size=observation_size + action_size, minimum_std=minimum_std, device=device
         )
-        self.delta_normaliser = Normaliser(
-            members=members, size=observation_size, minimum_std=minimum_std, device=device
+        self.target_normaliser = Normaliser(
+            members=members, size=observation_size + signals, minimum_std=minimum_std, device=device
         )
+        self.starts = StartObservations(observation_size=observation_size, device=device)
 
     @property
     def members(self) -> int:
@@ -63,30 +72,33 @@ class Ensemble(torch.nn.Module):
         return len(self.network)
 
     @torch.no_grad()
-    def predict(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Next observations (M, B, O): row b of member m is predicted by member m alone.
+    def predict(self, observations: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+        """Outcomes (M, B, O + E), next observation first: row b of member m is predicted by member m alone.
 
         Args:
             observations: (M, B, O).
             actions: (M, B, A), as executed (clipped).
+            generator: draws what the output leaves to chance.
 
         Raises:
             ValueError: the shapes do not fit the ensemble.
         """
         self._require_shapes(observations, actions)
         inputs = self.input_normaliser.normalise(torch.cat((observations, actions), dim=2))
-        delta = self.delta_normaliser.restore(self.mlp.forward(self.network, inputs))
-        return delta.add_(observations).clamp_(-self._observation_limit, self._observation_limit)
+        outcomes = self.target_normaliser.restore(self.mlp.sample(self.network, inputs, generator))
+        change = outcomes[..., : observations.shape[2]]
+        change.add_(observations).clamp_(-self._observation_limit, self._observation_limit)
+        return outcomes
 
     def fit_normalisation(self, transitions: MemberTransitions) -> None:
         """Take each member's normalisation from its own transitions (M, N, ...)."""
         self.input_normaliser.fit(transitions.inputs)
-        self.delta_normaliser.fit(transitions.deltas)
+        self.target_normaliser.fit(transitions.targets)
 
     def normalised(self, transitions: MemberTransitions) -> tuple[Tensor, Tensor]:
-        """What the networks are fed (M, N, O + A), and what they should answer (M, N, O)."""
+        """What the networks are fed (M, N, O + A), and what they should answer (M, N, O + E)."""
         inputs = self.input_normaliser.normalise(transitions.inputs)
-        return inputs, self.delta_normaliser.normalise(transitions.deltas)
+        return inputs, self.target_normaliser.normalise(transitions.targets)
 
     def _require_shapes(self, observations: Tensor, actions: Tensor) -> None:
         expected = tuple((members, *observations.shape[1:2], size) for members, size in self._shapes)

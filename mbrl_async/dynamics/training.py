@@ -15,7 +15,7 @@ from mbrl_async.types import State, require_finite
 
 
 class EnsembleTrainer:
-    """Minimises each member's mean squared error of the normalised change, with an Adam of its own.
+    """Minimises the loss of each member's output on normalised targets, with an Adam of its own.
 
     Adam's moments and step counts are never reset, and those of a member that is not trained stay as they are.
     """
@@ -45,7 +45,7 @@ class EnsembleTrainer:
         """Take the normalisation from the training split; call it when the buffer has changed.
 
         Raises:
-            ValueError: the buffer is empty.
+            ValueError: a split of the buffer is empty.
         """
         _require_data(buffer)
         self._ensemble.fit_normalisation(buffer.train)
@@ -62,7 +62,7 @@ class EnsembleTrainer:
             Mean loss during the epoch of each member (M,); NaN for those that are not active.
 
         Raises:
-            ValueError: the buffer is empty, or no member is active.
+            ValueError: a split of the buffer is empty, or no member is active.
             NonFiniteError: a loss is not finite; no member has changed.
         """
         _require_data(buffer)
@@ -81,18 +81,17 @@ class EnsembleTrainer:
         return losses.new_full((self._ensemble.members,), torch.nan).index_copy_(0, trained, losses)
 
     def validation_losses(self, buffer: TransitionBuffer) -> Tensor:
-        """Mean squared error of each member (M,) on its own validation split.
+        """Mean loss of each member (M,) on its own validation split.
 
         Raises:
-            ValueError: the buffer is empty.
+            ValueError: a split of the buffer is empty.
             NonFiniteError: a loss is not finite.
         """
         _require_data(buffer)
         mlp, network = self._ensemble.mlp, self._ensemble.network
         total = network.new_zeros(len(network))  # (M,)
         for inputs, targets in self._split(*self._ensemble.normalised(buffer.validation)):
-            error = mlp.forward(network, inputs).sub_(targets)  # (M, B, O)
-            total += error.square_().mean(dim=(1, 2)) * inputs.shape[1]
+            total += mlp.loss(network, inputs, targets) * inputs.shape[1]
         losses = total / buffer.validation.size
         _require_finite_losses(losses, torch.arange(len(losses)), "validation loss")
         return losses
@@ -120,7 +119,7 @@ class EnsembleTrainer:
         return active.nonzero().squeeze(1).to(self._ensemble.network.device)
 
     def _minibatches(self, transitions: MemberTransitions, trained: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised inputs (K, B, O + A) and targets (K, B, O), in an order of its own for each member."""
+        """Normalised inputs (K, B, O + A) and targets (K, B, O + E), in an order of its own for each member."""
         draw, size = self._generator, transitions.size
         orders = [torch.randperm(size, generator=draw, device=draw.device).to(trained.device) for _ in trained]
         shuffled = (
@@ -135,8 +134,8 @@ class EnsembleTrainer:
 
 
 def _require_data(buffer: TransitionBuffer) -> None:
-    if len(buffer) == 0:
-        raise ValueError("the buffer is empty: append a trajectory first.")
+    if not buffer.trainable:
+        raise ValueError("a split of the buffer is empty: append a trajectory first.")
 
 
 def _require_finite_losses(losses: Tensor, members: Tensor, what: str) -> None:

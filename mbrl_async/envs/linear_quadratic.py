@@ -44,7 +44,7 @@ class LinearQuadratic(SimulatedTask):
         self._state = self.state_matrix @ self._state + self.action_matrix @ action
         return self._state.astype(np.float32)
 
-    def reward(self, observations: Tensor, actions: Tensor, _next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """-|o|^2 - |a|^2."""
         return -observations.square().sum(dim=-1) - actions.square().sum(dim=-1)
 

@@ -117,7 +117,7 @@ class HalfCheetah(MujocoTask):
     body_id = "HalfCheetah-v5"
     hidden_positions = 1
 
-    def reward(self, observations: Tensor, actions: Tensor, _next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """o[8] - 0.1 |a|^2."""
         return observations[..., 8] - 0.1 * _squared_norm(actions)
 
@@ -128,7 +128,7 @@ class Ant(MujocoTask):
     body_id = "Ant-v5"
     hidden_positions = 2
 
-    def reward(self, observations: Tensor, actions: Tensor, _next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """o[13] - 0.1 |a|^2 - 3 (o[0] - 0.57)^2 + 1."""
         height_error = observations[..., 0] - 0.57
         return observations[..., 13] - 0.1 * _squared_norm(actions) - 3 * height_error.square() + 1
@@ -140,7 +140,7 @@ class Hopper(MujocoTask):
     body_id = "Hopper-v5"
     hidden_positions = 1
 
-    def reward(self, observations: Tensor, actions: Tensor, _next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """o[5] - 0.1 |a|^2 - 3 (o[0] - 1.3)^2 + 1."""
         height_error = observations[..., 0] - 1.3
         return observations[..., 5] - 0.1 * _squared_norm(actions) - 3 * height_error.square() + 1
@@ -152,7 +152,7 @@ class Walker2d(MujocoTask):
     body_id = "Walker2d-v5"
     hidden_positions = 1
 
-    def reward(self, observations: Tensor, actions: Tensor, _next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """o[8] - 0.1 |a|^2 - 3 (o[0] - 1.3)^2 + 1."""
         height_error = observations[..., 0] - 1.3
         return observations[..., 8] - 0.1 * _squared_norm(actions) - 3 * height_error.square() + 1
@@ -164,7 +164,7 @@ class Swimmer(MujocoTask):
     body_id = "Swimmer-v5"
     hidden_positions = 2
 
-    def reward(self, observations: Tensor, actions: Tensor, _next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """o[3] - 0.0001 |a|^2."""
         return observations[..., 3] - 1e-4 * _squared_norm(actions)
 
@@ -174,7 +174,7 @@ class InvertedPendulum(MujocoTask):
 
     body_id = "InvertedPendulum-v5"
 
-    def reward(self, observations: Tensor, _actions: Tensor, _next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, _actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """-o[1]^2."""
         return -observations[..., 1].square()
 
@@ -187,7 +187,7 @@ class Reacher(MujocoTask):
 
     body_id = "Reacher-v5"
 
-    def reward(self, observations: Tensor, actions: Tensor, _next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """-|o[8:11]| - |a|^2."""
         distance: Tensor = torch.linalg.vector_norm(observations[..., 8:11], dim=-1)
         return -distance - _squared_norm(actions)

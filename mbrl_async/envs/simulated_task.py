@@ -1,4 +1,4 @@
-"""The control step that all simulated tasks share; a task adds its physics and its reward."""
+"""The control step that all simulated tasks share; a task adds its physics, its reward and its termination."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbrl_async.types import FloatArray, NonFiniteError, TaskSpec, clip_action
+from mbrl_async.types import FloatArray, NonFiniteError, TaskSpec, TaskStep, clip_action
 
 
 class SimulatedTask(ABC):
     """A `Task` whose physics is a simulator: checks what comes in and what goes out, and asks the reward.
 
-    A task defines `begin_episode`, `advance` and `reward`.
+    A task defines `begin_episode`, `advance`, `reward` and, if it can end before its horizon, `termination`.
     """
 
     def __init__(self, spec: TaskSpec) -> None:
@@ -40,8 +40,18 @@ class SimulatedTask(ABC):
         """
 
     @abstractmethod
-    def reward(self, observations: Tensor, actions: Tensor, next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor:
         """See `Task.reward`."""
+
+    def termination(self, _observations: Tensor, _actions: Tensor, _outcomes: Tensor, /) -> Tensor | None:
+        """See `Task.termination`; by default nothing ends the task before its horizon."""
+        return None
+
+    def judge(self, observation: Tensor, action: Tensor, next_observation: Tensor) -> tuple[float, bool, bool]:
+        """Reward, termination and truncation of the step that was just made, from (O,), executed (A,), (O,)."""
+        termination = self.termination(observation, action, next_observation)
+        terminated = termination is not None and bool(termination)
+        return float(self.reward(observation, action, next_observation)), terminated, False
 
     def close(self) -> None:  # noqa: B027  (most physics hold nothing outside Python)
         """Give back what the physics holds outside Python."""
@@ -53,15 +63,17 @@ class SimulatedTask(ABC):
         self._steps = 0
         return observation
 
-    def step(self, action: FloatArray) -> tuple[FloatArray, float]:
+    def step(self, action: FloatArray) -> TaskStep:
         """See `Task.step`."""
         if self._observation is None:
             raise RuntimeError(f"{self._name} has no episode to step in: call reset first.")
         executed = clip_action(self._checked(action))  # (A,)
         self._steps += 1
         next_observation = self._advance_or_refuse(executed.numpy())
-        observation, self._observation = self._observation, torch.from_numpy(next_observation.copy())
-        return next_observation, float(self.reward(observation, executed, self._observation))
+        following = torch.from_numpy(next_observation.copy())  # the caller may write into the other
+        step = TaskStep(next_observation, *self.judge(self._observation, executed, following))
+        self._observation = None if step.terminated or step.truncated else following
+        return step
 
     @property
     def _name(self) -> str:

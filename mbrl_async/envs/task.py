@@ -1,4 +1,4 @@
-"""What every task is: a reset, a control step, and one reward for reality and imagination alike."""
+"""What every task is: a reset, a control step, and one reward and termination for reality and imagination alike."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbrl_async.types import FloatArray, TaskSpec
+from mbrl_async.types import FloatArray, TaskSpec, TaskStep
 
 
 class Task(Protocol):
-    """A real system with a fixed horizon and no termination.
+    """A real system with a time limit, the horizon.
 
     One episode reads:
 
         observation = task.reset(generator)
         for _ in range(task.spec.horizon):
-            observation, reward = task.step(policy(observation))
+            observation, reward, terminated, truncated = task.step(policy(observation))
+            if terminated or truncated:
+                break
 
     A task holds the state of one episode, so two users need two tasks.
     """
@@ -35,31 +37,35 @@ class Task(Protocol):
             The first observation, (O,).
         """
 
-    def step(self, action: FloatArray) -> tuple[FloatArray, float]:
+    def step(self, action: FloatArray) -> TaskStep:
         """Act for one control period.
 
         Args:
             action: As a policy sampled it, (A,); it is limited by `clip_action` and mapped onto the actuators' range.
 
-        Returns:
-            The next observation, (O,), and the reward.
-
         Raises:
-            RuntimeError: No episode was started.
+            RuntimeError: No episode was started, or it has ended.
             ValueError: The action has a wrong shape or is not finite.
             NonFiniteError: The system left the range in which it can be simulated.
         """
 
-    def reward(self, observations: Tensor, actions: Tensor, next_observations: Tensor, /) -> Tensor:
+    def reward(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor:
         """Reward of many transitions at once; `step` asks here too, so there is no second definition.
 
         Args:
             observations: Before the step, (..., O), on any device.
             actions: As executed, hence within [-1, 1], (..., A).
-            next_observations: After the step, (..., O).
+            outcomes: The next observations and, behind them, what `spec.learned` names as a model predicts it,
+                (..., O + E).
 
         Returns:
             (...), in the precision of the observations.
+        """
+
+    def termination(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor | None:
+        """Which of many transitions, given as to `reward`, end the task for good: bool (...).
+
+        None if none ever can: imagination is then spared the question.
         """
 
     def close(self) -> None:

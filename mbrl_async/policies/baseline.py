@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from mbrl_async.types import NonFiniteError, require_finite
+from mbrl_async.types import NonFiniteError, RolloutEnds, require_finite
 
 OBSERVATION_LIMIT = 10.0
 STEPS_PER_TIME_UNIT = 100.0
@@ -24,19 +24,21 @@ class LinearFeatureBaseline:
     def __init__(self, *, regularisation: PositiveFloat) -> None:
         self._regularisation = regularisation
 
-    def fit_predict(self, observations: Tensor, returns: Tensor, continuation: Tensor) -> Tensor:
+    def fit_predict(self, observations: Tensor, returns: Tensor, continuation: Tensor, ends: RolloutEnds) -> Tensor:
         """Fit the values of a batch of rollouts, and predict them.
 
-        The value V is fitted so that V(s_t) = returns_t + continuation_t V(s_T): continuation_t is 0 where nothing
-        follows the time limit, and discount^(T - t) where the return goes on with the value of the last observation.
+        The value V is fitted so that V(s_t) = returns_t + continuation_t V(s_end): continuation_t is 0 where nothing
+        follows the end, and discount^(end - t) where the return goes on with the value of the last observation. Steps
+        behind the end of a rollout have no part in it.
 
         Args:
             observations: (T + 1, ..., R, O); the dimensions in between count tasks, each of which is fitted alone.
-            returns: (T, ..., R), discounted, of the T rewards alone.
-            continuation: (T,).
+            returns: (T, ..., R), discounted, of the rewards alone.
+            continuation: (T, ..., R).
+            ends: where the rollouts ended.
 
         Returns:
-            Values of all observations, (T + 1, ..., R).
+            Values of all observations, (T + 1, ..., R), those behind the ends included.
 
         Raises:
             NonFiniteError: observations or returns are not finite, or no regularisation was enough.
@@ -44,8 +46,11 @@ class LinearFeatureBaseline:
         require_finite(observations, "An observation that the baseline is fitted to")
         require_finite(returns, "A return that the baseline is fitted to")
         features = baseline_features(observations).movedim(0, -3)  # (..., T + 1, R, F)
-        followed = continuation.double()[:, None, None] * features[..., -1:, :, :]  # (..., T, R, F)
-        design = (features[..., :-1, :, :] - followed).flatten(-3, -2)  # (..., T R, F)
+        last = ends.lengths[..., None, :, None].expand(*features.shape[:-3], 1, *features.shape[-2:])
+        followed = continuation.double().movedim(0, -2)[..., None] * features.gather(-3, last)  # (..., T, R, F)
+        happened = ends.happened(len(returns)).movedim(0, -2)[..., None]  # (..., T, R, 1)
+        # A row of zeros has no part in the normal equations.
+        design = (features[..., :-1, :, :] - followed).mul_(happened).flatten(-3, -2)  # (..., T R, F)
         targets = returns.double().movedim(0, -2).flatten(-2)  # (..., T R)
         coefficients = self._solve(design, targets)  # (..., F)
         values = (features @ coefficients[..., None, :, None])[..., 0]  # (..., T + 1, R)

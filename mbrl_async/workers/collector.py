@@ -17,6 +17,8 @@ from mbrl_async.workers.pacing import Pacer
 class Collector:
     """One step: one trajectory.
 
+    It ends at the horizon, or before it where the task does.
+
     Args:
         task: the real system, this worker's own.
         actor: chooses the actions.
@@ -70,19 +72,21 @@ class Collector:
         observations[0] = self._task.reset(self._environment_generator)
         started = self._clock.now()
         pacer = Pacer(self._clock, self._control_period)
-        for t in range(spec.horizon):
-            actions[t] = self._actor.act(observations[t])
-            observations[t + 1], rewards[t] = self._task.step(actions[t])
+        length, terminated, truncated = 0, False, False
+        while length < spec.horizon and not (terminated or truncated):
+            actions[length] = self._actor.act(observations[length])
+            observations[length + 1], rewards[length], terminated, truncated = self._task.step(actions[length])
+            length += 1
             pacer.wait()
         ((channel, version),) = self.pulled.items()
-        trajectory = Trajectory(observations, actions, rewards, version)
+        trajectory = Trajectory(observations[: length + 1], actions[:length], rewards[:length], version, terminated)
         require_finite(trajectory.undiscounted_return, f"The return of a trajectory with {channel} {version}")
         self._collected = trajectory
         return StepReport(
             _metrics(trajectory, pacer),
             trajectories=1,
             env_steps=trajectory.length,
-            collection_seconds=self._seconds_needed(started),
+            collection_seconds=self._seconds_needed(trajectory, started),
         )
 
     def result(self) -> Parameters:
@@ -119,11 +123,11 @@ class Collector:
         assert self._collected is not None, "result and push come after step"
         return self._collected
 
-    def _seconds_needed(self, started: float) -> float:
+    def _seconds_needed(self, trajectory: Trajectory, started: float) -> float:
         """What the trajectory that began at `started` had to take: without a period, what it did take."""
         if self._control_period == 0:
             return self._clock.now() - started
-        return self._task.spec.horizon * self._control_period
+        return trajectory.length * self._control_period
 
 
 def _metrics(trajectory: Trajectory, pacer: Pacer) -> Metrics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -11,7 +11,7 @@ from mbrl_async.dynamics.early_stopping import EarlyStopping
 from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.runtime.channels import Latest, Stream
-from mbrl_async.types import Clock, Parameters, State, StepReport, Trajectory, copy_of, transitions_of
+from mbrl_async.types import Clock, Parameters, Signal, State, StepReport, Trajectory, copy_of, transitions_of
 
 
 class ModelLearner:
@@ -28,6 +28,7 @@ class ModelLearner:
         trajectories: where they come from.
         models: where the ensemble goes.
         clock: the run's.
+        learned: what of a step is learned besides the next observation.
         device: where the buffer is.
     """
 
@@ -43,6 +44,7 @@ class ModelLearner:
         trajectories: Stream[Trajectory],
         models: Latest,
         clock: Clock,
+        learned: Sequence[Signal],
         device: torch.device | str,
     ) -> None:
         self._ensemble = ensemble
@@ -52,6 +54,7 @@ class ModelLearner:
         self._trajectories = trajectories
         self._models = models
         self._clock = clock
+        self._learned = learned
         self._device = device
         self._taken = 0
         self._epochs = 0
@@ -62,15 +65,16 @@ class ModelLearner:
         return {"trajectories": self._taken}
 
     def pull(self) -> bool:
-        """Take every new trajectory; whether some member still learns."""
+        """Take every new trajectory; whether there is enough to learn from, and some member still learns."""
         arrived = self._trajectories.drain()
         for trajectory in arrived:
-            self._buffer.append(transitions_of(trajectory, self._device))
-        if arrived:
-            self._taken += len(arrived)
+            self._buffer.append(transitions_of(trajectory, self._device, self._learned))
+            self._ensemble.starts.append(torch.from_numpy(trajectory.observations[0]))
+        self._taken += len(arrived)
+        if arrived and self._buffer.trainable:
             self._trainer.refit_normalisation(self._buffer)
             self._early_stopping.restart()
-        return self._taken > 0 and bool(self._early_stopping.active.any())
+        return self._buffer.trainable and bool(self._early_stopping.active.any())
 
     def step(self) -> StepReport:
         """Train for one epoch.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from mbrl_async.algorithms.imagination import Rollouts
 from mbrl_async.algorithms.policy_gradient import PolicyGradientImprovement
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Stream
-from mbrl_async.types import Parameters, State, StepReport, Trajectory, copy_of
+from mbrl_async.types import Parameters, RolloutEnds, State, StepReport, Trajectory, copy_of
 
 
 class OnPolicyLearner:
@@ -100,11 +101,11 @@ class OnPolicyLearner:
 
 
 def rollouts_of(trajectories: Sequence[Trajectory], device: torch.device | str) -> Rollouts:
-    """R trajectories of equal length T, side by side."""
+    """R trajectories of at most T steps, side by side; zeros behind the end of the shorter ones."""
     tensors = [trajectory.tensors for trajectory in trajectories]
-    return Rollouts(
-        *(
-            torch.stack([each[name] for each in tensors], dim=1).to(device)
-            for name in ("observations", "actions", "rewards")
-        )
+    observations, actions, rewards = (
+        pad_sequence([each[name] for each in tensors]).to(device) for name in ("observations", "actions", "rewards")
     )
+    lengths = torch.tensor([trajectory.length for trajectory in trajectories], device=device)
+    terminated = torch.tensor([trajectory.terminated for trajectory in trajectories], device=device)
+    return Rollouts(observations, actions, rewards, RolloutEnds(lengths, terminated))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
-from mbrl_async.algorithms.imagination import Model, RewardFunction, StartObservations
+from mbrl_async.algorithms.imagination import ImaginedTask, Model, StartObservations
 from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.envs.task import Task, start_observations
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
@@ -26,7 +26,7 @@ class PolicyImprovement(Protocol):
         self,
         policy: GaussianMLP,
         model: Model,
-        reward: RewardFunction,
+        task: ImaginedTask,
         starts: StartObservations,
         generator: torch.Generator,
         check_interrupted: Callable[[], None],
@@ -50,12 +50,14 @@ class PolicyLearner:
         policy: what to improve.
         ensemble: receives the published model.
         improvement: the algorithm.
-        task: gives the reward function and the start states; this worker's own.
+        task: gives rewards, terminations and start states; this worker's own.
+        starts: where imagined rollouts start: at a "reset" of the task, drawn anew for each, or where one of the
+            "stored" real trajectories began, for a task that cannot be reset for imagination.
         models: where the model comes from.
         policies: where the policy goes.
         clock: the run's.
         environment_generator: draws the start states.
-        generator: draws everything else that is imagined, on the learner's device.
+        generator: draws everything else that is imagined, stored starts included, on the learner's device.
 
     Raises:
         ValueError: the algorithm cannot be used with such an ensemble.
@@ -70,6 +72,7 @@ class PolicyLearner:
         ensemble: Ensemble,
         improvement: PolicyImprovement,
         task: Task,
+        starts: Literal["reset", "stored"],
         models: Latest,
         policies: Latest,
         clock: Clock,
@@ -81,6 +84,7 @@ class PolicyLearner:
         self._ensemble = ensemble
         self._improvement = improvement
         self._task = task
+        self._starts = starts
         self._models = models
         self._policies = policies
         self._clock = clock
@@ -111,7 +115,7 @@ class PolicyLearner:
             NonFiniteError: something imagined, or a parameter, is not finite.
         """
         metrics = self._improvement.improve(
-            self._policy, self._ensemble, self._task.reward, self._starts, self._generator, self._clock.check
+            self._policy, self._ensemble, self._task, self._draw_starts, self._generator, self._clock.check
         )
         self._updates += 1
         return StepReport(metrics | {"updates": float(self._updates)})
@@ -155,6 +159,8 @@ class PolicyLearner:
         self._ensemble.load_state_dict(model.parameters)
         self._imagining = model
 
-    def _starts(self, count: int) -> torch.Tensor:
+    def _draw_starts(self, count: int) -> torch.Tensor:
         """Start observations (count, O) on the learner's device."""
+        if self._starts == "stored":
+            return self._ensemble.starts.sample(count, self._generator)
         return start_observations(self._task, count, self._environment_generator).to(self._generator.device)

@@ -10,6 +10,7 @@ from mbrl_async.algorithms.flat import flatten, split_like
 from mbrl_async.algorithms.imagination import Rollouts
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.policies.stack import PolicyStack
+from mbrl_async.types import RolloutEnds
 
 TASKS, ROLLOUTS, HORIZON, OBSERVATION_SIZE, ACTION_SIZE = 3, 4, 5, 3, 2
 RATE = 0.1  # large, so that what goes through the inner step is seen
@@ -39,7 +40,8 @@ def random_rollouts(seed):
 
     rows = (TASKS, ROLLOUTS)
     observations, actions = random(HORIZON + 1, *rows, OBSERVATION_SIZE), random(HORIZON, *rows, ACTION_SIZE)
-    return Rollouts(observations, actions, random(HORIZON, *rows)), random(HORIZON, *rows)
+    rewards = random(HORIZON, *rows)
+    return Rollouts(observations, actions, rewards, RolloutEnds.at_horizon(rewards)), random(HORIZON, *rows)
 
 
 def problem():

@@ -1,10 +1,11 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from mbrl_async.algorithms.adaptation import Adaptation, HessianProduct, inner_gradient, rows_of, split, thin
-from mbrl_async.types import Interrupted
+from mbrl_async.types import Interrupted, RolloutEnds
 from tests.algorithms.meta_problem import HORIZON, RATE, ROLLOUTS, TASKS, adapt_one, problem
 
 EXACT = {"rtol": 1e-11, "atol": 1e-13}  # float64, sums in another order
@@ -96,6 +97,17 @@ def test_thinned_samples_are_every_so_manieth_step_and_stand_for_all():
     assert torch.equal(samples.advantages, advantages[::2].transpose(0, 1).flatten(1))
     assert torch.equal(samples.actions, rollouts.actions[::2].transpose(0, 1).flatten(1, 2))
     torch.testing.assert_close(samples.weights.sum(1), torch.ones(TASKS, dtype=torch.float64))
+
+
+def test_steps_behind_an_end_weigh_nothing_and_the_others_of_a_task_alike():
+    rollouts, advantages = problem().before
+    lengths = torch.tensor([[5, 1, 2, 3], [5, 5, 5, 5], [1, 1, 1, 1]])
+    rollouts = replace(rollouts, ends=RolloutEnds(lengths, torch.ones(TASKS, ROLLOUTS, dtype=torch.bool)))
+    weights = torch.cat([piece.weights for piece in split(rollouts, advantages, rows=ROLLOUTS)], dim=1)
+    happened = rollouts.ends.happened(HORIZON).transpose(0, 1).flatten(1)  # (J, T R)
+    expected = torch.where(happened, 1 / torch.tensor([[11], [20], [4]]).double(), 0.0)
+    torch.testing.assert_close(weights, expected)  # float64
+    torch.testing.assert_close(thin(rollouts, advantages, 2).weights.sum(1), torch.ones(TASKS).double())
 
 
 def test_it_can_be_interrupted_between_any_two_pieces():

@@ -8,6 +8,7 @@ from mbrl_async.algorithms.advantages import (
     normalise,
 )
 from mbrl_async.policies.baseline import LinearFeatureBaseline
+from mbrl_async.types import RolloutEnds
 
 
 class FixedBaseline:
@@ -16,13 +17,21 @@ class FixedBaseline:
     def __init__(self, values):
         self.values = values
 
-    def fit_predict(self, observations, returns, continuation):
-        self.asked = (observations, returns, continuation)
+    def fit_predict(self, observations, returns, continuation, ends):
+        self.asked = (observations, returns, continuation, ends)
         return self.values.clone()
 
 
 def estimator(baseline, *, discount=0.5, gae_lambda=1.0, bootstrap="zero"):
     return AdvantageEstimator(discount=discount, gae_lambda=gae_lambda, bootstrap=bootstrap, baseline=baseline)
+
+
+def whole(rewards):
+    return RolloutEnds.at_horizon(rewards)
+
+
+def whole_normalised(advantages):
+    return normalise(advantages, torch.ones_like(advantages, dtype=torch.bool))
 
 
 def random(*shape, seed=0):
@@ -80,20 +89,20 @@ def test_the_time_limit_is_worth_nothing_by_default():
     baseline = FixedBaseline(random(4, 2, seed=1))
     observations, rewards = random(4, 2, 5), random(3, 2)
     without_last = torch.cat([baseline.values[:-1], torch.zeros(1, 2, dtype=torch.float64)])
-    expected = normalise(generalised_advantages(rewards, without_last, 0.5, 1.0))
-    assert torch.equal(estimator(baseline).estimate(observations, rewards), expected)
-    asked_observations, asked_returns, asked_continuation = baseline.asked
+    expected = whole_normalised(generalised_advantages(rewards, without_last, 0.5, 1.0))
+    assert torch.equal(estimator(baseline).estimate(observations, rewards, whole(rewards)), expected)
+    asked_observations, asked_returns, asked_continuation, _ = baseline.asked
     assert asked_observations is observations
     assert torch.equal(asked_returns, discounted_sums(rewards, 0.5))
-    assert torch.equal(asked_continuation, torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(asked_continuation, torch.zeros(3, 2, dtype=torch.float64))
 
 
 def test_the_value_bootstrap_counts_the_last_observation():
     baseline = FixedBaseline(random(4, 2, seed=1))
     observations, rewards = random(4, 2, 5), random(3, 2)
-    expected = normalise(generalised_advantages(rewards, baseline.values, 0.5, 1.0))
-    assert torch.equal(estimator(baseline, bootstrap="value").estimate(observations, rewards), expected)
-    assert torch.equal(baseline.asked[2], torch.tensor([0.125, 0.25, 0.5], dtype=torch.float64))
+    expected = whole_normalised(generalised_advantages(rewards, baseline.values, 0.5, 1.0))
+    assert torch.equal(estimator(baseline, bootstrap="value").estimate(observations, rewards, whole(rewards)), expected)
+    assert torch.equal(baseline.asked[2], torch.tensor([[0.125], [0.25], [0.5]], dtype=torch.float64).expand(3, 2))
 
 
 def test_with_the_real_baseline_only_surprises_are_advantages():
@@ -101,12 +110,14 @@ def test_with_the_real_baseline_only_surprises_are_advantages():
     rewards = torch.ones(50, 8, dtype=torch.float64)
     rewards[30, 5] += 10.0
     baseline = LinearFeatureBaseline(regularisation=1e-5)
-    advantages = estimator(baseline, discount=0.9, bootstrap="value").estimate(observations, rewards)
+    advantages = estimator(baseline, discount=0.9, bootstrap="value").estimate(observations, rewards, whole(rewards))
     assert divmod(int(advantages.argmax()), 8) == (30, 5)
 
 
 def test_advantages_are_normalised_over_the_batch():
-    advantages = estimator(FixedBaseline(torch.zeros(8, 3))).estimate(torch.zeros(8, 3, 2), random(7, 3).float())
+    advantages = estimator(FixedBaseline(torch.zeros(8, 3))).estimate(
+        torch.zeros(8, 3, 2), random(7, 3).float(), whole(torch.zeros(7, 3))
+    )
     assert advantages.mean().abs() < 1e-6  # 21 terms in float32
     assert advantages.std(correction=0).item() == pytest.approx(1, abs=1e-6)
 
@@ -114,24 +125,72 @@ def test_advantages_are_normalised_over_the_batch():
 def test_each_task_is_estimated_alone():
     observations, rewards = random(8, 4, 3, 5), random(7, 4, 3)
     estimate = estimator(LinearFeatureBaseline(regularisation=1e-5), bootstrap="value").estimate
-    advantages = estimate(observations, rewards)  # (T, J, R)
+    advantages = estimate(observations, rewards, whole(rewards))  # (T, J, R)
     for task in range(4):
-        alone = estimate(observations[:, task], rewards[:, task])
+        alone = estimate(observations[:, task], rewards[:, task], whole(rewards[:, task]))
         # Batched products may add in another order; the normal equations square a condition number below 1e3.
         torch.testing.assert_close(advantages[:, task], alone, rtol=1e-9, atol=1e-9)
 
 
 def test_equal_advantages_become_zero_rather_than_infinite():
-    assert torch.equal(normalise(torch.full((3, 2), 0.5)), torch.zeros(3, 2))
+    assert torch.equal(whole_normalised(torch.full((3, 2), 0.5)), torch.zeros(3, 2))
 
 
 def test_observations_that_lack_the_last_one_are_refused():
     with pytest.raises(ValueError, match=r"give \(8, 3, O\), one observation more than rewards"):
-        estimator(FixedBaseline(torch.zeros(8, 3))).estimate(torch.zeros(7, 3, 2), torch.zeros(7, 3))
+        estimator(FixedBaseline(torch.zeros(8, 3))).estimate(
+            torch.zeros(7, 3, 2), torch.zeros(7, 3), whole(torch.zeros(7, 3))
+        )
     with pytest.raises(ValueError, match=r"give \(8, 4, 3, O\), one observation more than rewards"):
-        estimator(FixedBaseline(torch.zeros(8, 4, 3))).estimate(torch.zeros(8, 3, 4, 2), torch.zeros(7, 4, 3))
+        estimator(FixedBaseline(torch.zeros(8, 4, 3))).estimate(
+            torch.zeros(8, 3, 4, 2), torch.zeros(7, 4, 3), whole(torch.zeros(7, 4, 3))
+        )
 
 
 def test_a_value_bootstrap_without_discount_is_refused():
     with pytest.raises(ValueError, match="needs discount < 1"):
         estimator(FixedBaseline(torch.zeros(1)), discount=1.0, bootstrap="value")
+
+
+def some_ends():
+    """Of four rollouts in eight steps: to the horizon, terminated there, terminated after 3, cut off after 5."""
+    return RolloutEnds(torch.tensor([8, 8, 3, 5]), torch.tensor([False, True, True, False]))
+
+
+@pytest.mark.parametrize("gae_lambda", [0.3, 1.0])
+@pytest.mark.parametrize("bootstrap", ["zero", "value"])
+def test_rollouts_of_different_lengths_are_estimated_like_each_alone(bootstrap, gae_lambda):
+    """A termination is worth 0; the horizon and a cut follow `bootstrap`."""
+    ends, discount = some_ends(), 0.9
+    happened = ends.happened(8)
+    rewards = torch.where(happened, random(8, 4), 0.0)
+    values = random(9, 4, seed=1)  # behind the ends they mean nothing, and must not count
+    baseline = FixedBaseline(values)
+    found = estimator(baseline, discount=discount, gae_lambda=gae_lambda, bootstrap=bootstrap).estimate(
+        random(9, 4, 5), rewards, ends
+    )
+    alone = torch.zeros(8, 4, dtype=torch.float64)
+    for rollout, (length, terminated) in enumerate(zip(ends.lengths.tolist(), ends.terminated.tolist(), strict=True)):
+        one = slice(rollout, rollout + 1)
+        own = values[: length + 1, one].clone()
+        own[-1] *= bootstrap == "value" and not terminated
+        alone[:length, one] = generalised_advantages(rewards[:length, one], own, discount, gae_lambda)
+    batch = alone[happened]
+    expected = torch.where(happened, (alone - batch.mean()) / batch.std(correction=0), 0.0)
+    # Float64 sums of eight terms, and 1e-8 that the standard deviation is enlarged by.
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("bootstrap", ["zero", "value"])
+def test_returns_go_on_with_the_last_observation_alone_where_the_task_does(bootstrap):
+    baseline = FixedBaseline(torch.zeros(9, 4, dtype=torch.float64))
+    rewards = torch.where(some_ends().happened(8), random(8, 4), 0.0)
+    estimator(baseline, bootstrap=bootstrap).estimate(random(9, 4, 5), rewards, some_ends())
+    _, _, continuation, ends = baseline.asked
+    assert torch.equal(ends.lengths, some_ends().lengths)
+    happened = some_ends().happened(8)
+    expected = torch.zeros(8, 4, dtype=torch.float64)
+    if bootstrap == "value":
+        expected[:, 0] = 0.5 ** torch.arange(8, 0, -1, dtype=torch.float64)
+        expected[:5, 3] = 0.5 ** torch.arange(5, 0, -1, dtype=torch.float64)
+    assert torch.equal(continuation[happened], expected[happened])

@@ -6,6 +6,7 @@ import torch
 from mbrl_async.algorithms.imagination import imagine, require_equal_shares
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import Interrupted, NonFiniteError
+from tests.imagined import FunctionTask
 
 MEMBERS, ROLLOUTS, HORIZON = 3, 12, 40
 
@@ -15,7 +16,7 @@ class CountingModel:
 
     members = MEMBERS
 
-    def predict(self, observations, actions):
+    def predict(self, observations, actions, _generator):
         assert observations.shape == (MEMBERS, ROLLOUTS // MEMBERS, MEMBERS + 2)
         following = observations.clone()
         following[..., :MEMBERS] += torch.eye(MEMBERS)[:, None]
@@ -41,15 +42,11 @@ def make_policy(initial_log_std=0.5):
     )
 
 
-def no_reward(observations, _actions, _next_observations):
-    return torch.zeros(observations.shape[:-1])
-
-
-def run(*, policy=None, model=None, reward=no_reward, seed=0, horizon=HORIZON, begin=None, check=lambda: None):
+def run(*, policy=None, model=None, task=None, seed=0, horizon=HORIZON, begin=None, check=lambda: None):
     return imagine(
         policy or make_policy(),
         model or CountingModel(),
-        reward,
+        task or FunctionTask(),
         starts() if begin is None else begin,
         horizon,
         torch.Generator().manual_seed(seed),
@@ -110,7 +107,7 @@ def test_the_reward_sees_each_transition_with_the_clipped_action():
         assert actions.abs().max() <= 1
         return 100 * observations[..., -1] + actions[..., 1] + next_observations[..., 0]
 
-    rollouts = run(reward=reward)
+    rollouts = run(task=FunctionTask(reward))
     expected = 100 * torch.arange(ROLLOUTS) + rollouts.actions[..., 1].clamp(-1, 1) + rollouts.observations[1:, :, 0]
     assert torch.equal(rollouts.rewards, expected)
     assert torch.equal(rollouts.undiscounted_returns, expected.sum(0))
@@ -146,16 +143,16 @@ def test_an_interruption_ends_it_at_the_next_step():
 
 def test_a_diverged_model_is_named():
     class Diverged(CountingModel):
-        def predict(self, observations, actions):
-            return super().predict(observations, actions) * float("nan")
+        def predict(self, observations, actions, generator):
+            return super().predict(observations, actions, generator) * float("nan")
 
-    with pytest.raises(NonFiniteError, match="An imagined observation is not finite"):
+    with pytest.raises(NonFiniteError, match="An imagined observation, reward or termination is not finite"):
         run(model=Diverged())
 
 
 def test_a_reward_that_is_not_finite_is_named():
     with pytest.raises(NonFiniteError, match="An imagined reward is not finite"):
-        run(reward=lambda observations, actions, following: observations[..., 0] / 0.0)
+        run(task=FunctionTask(lambda observations, actions, following: observations[..., 0] / 0.0))
 
 
 def test_rollouts_that_cannot_be_shared_equally_are_refused():
@@ -172,3 +169,67 @@ def test_rollouts_that_cannot_be_shared_equally_are_refused():
 def test_starts_without_rows_and_an_empty_horizon_are_refused(begin, horizon):
     with pytest.raises(ValueError, match=r"give starts \(R, O\) and 1 or more steps"):
         run(begin=begin, horizon=horizon)
+
+
+class SignallingModel(CountingModel):
+    """Also predicts two signals: the number of steps so far, and ten times that."""
+
+    def predict(self, observations, actions, generator):
+        following = super().predict(observations, actions, generator)
+        steps = following[..., :MEMBERS].sum(-1, keepdim=True)
+        return torch.cat([following, steps, 10 * steps], dim=-1)
+
+
+def ends_at(step_of_rollout):
+    """Terminates rollout r after so many steps, and goes on saying so behind that."""
+
+    def termination(_observations, _actions, outcomes):
+        steps = outcomes[..., :MEMBERS].sum(-1)
+        return steps >= step_of_rollout[outcomes[..., MEMBERS + 1].long()]
+
+    return termination
+
+
+def test_without_termination_every_rollout_lasts_to_the_horizon():
+    ends = run().ends
+    assert ends.lengths.tolist() == [HORIZON] * ROLLOUTS
+    assert not ends.terminated.any()
+
+
+def test_a_rollout_ends_at_its_first_termination():
+    lasts = torch.arange(1, ROLLOUTS + 1)
+    lasts[-1] = HORIZON + 1
+    rollouts = run(task=FunctionTask(lambda o, a, n: torch.ones(n.shape[:-1]), ends_at(lasts)))
+    assert rollouts.ends.lengths.tolist() == [*range(1, ROLLOUTS), HORIZON]
+    assert rollouts.ends.terminated.tolist() == [True] * (ROLLOUTS - 1) + [False]
+    assert torch.equal(rollouts.undiscounted_returns, rollouts.ends.lengths.float())
+    assert torch.equal(rollouts.rewards.bool(), rollouts.ends.happened(HORIZON))
+
+
+def test_a_termination_in_the_last_step_is_one():
+    ends = run(task=FunctionTask(termination=ends_at(torch.full((ROLLOUTS,), HORIZON)))).ends
+    assert ends.lengths.tolist() == [HORIZON] * ROLLOUTS
+    assert ends.terminated.all()
+
+
+def test_rewards_behind_the_end_need_not_be_finite():
+    def reward(_observations, _actions, outcomes):
+        steps = outcomes[..., :MEMBERS].sum(-1)
+        return torch.where(steps > 3, torch.nan, 1.0)
+
+    rollouts = run(task=FunctionTask(reward, ends_at(torch.full((ROLLOUTS,), 3))))
+    assert rollouts.undiscounted_returns.eq(3).all()
+    with pytest.raises(NonFiniteError, match="An imagined reward is not finite"):
+        run(task=FunctionTask(reward, ends_at(torch.full((ROLLOUTS,), 4))))
+
+
+def test_learned_signals_reach_reward_and_termination_but_not_the_observations():
+    task = FunctionTask(
+        reward=lambda observations, actions, outcomes: outcomes[..., -2],
+        termination=lambda observations, actions, outcomes: outcomes[..., -1] > 55,
+        learned=("reward", "termination"),
+    )
+    rollouts = run(model=SignallingModel(), task=task)
+    assert rollouts.observations.shape == (HORIZON + 1, ROLLOUTS, MEMBERS + 2)
+    assert rollouts.ends.lengths.eq(6).all()  # 10 x 6 is the first above 55
+    assert rollouts.undiscounted_returns.eq(1 + 2 + 3 + 4 + 5 + 6).all()

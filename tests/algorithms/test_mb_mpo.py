@@ -14,6 +14,7 @@ from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.stack import PolicyStack
 from mbrl_async.types import Interrupted, NonFiniteError
 from tests.algorithms.test_model_based import make_policy, parameters_of, reward, starts_from
+from tests.imagined import FunctionTask
 
 TASKS, ROLLOUTS, HORIZON, RATE = 6, 10, 20, 0.01
 
@@ -24,7 +25,7 @@ class DisagreeingPointMass:
     members = 3
     pushes = torch.tensor([0.4, 0.5, 0.6])[:, None]
 
-    def predict(self, observations, actions):
+    def predict(self, observations, actions, _generator):
         position, velocity = observations.unbind(-1)
         return torch.stack([position + 0.1 * velocity, velocity + self.pushes * actions[..., 0]], dim=-1)
 
@@ -58,7 +59,7 @@ def make_mb_mpo(**changes):
 def improve(improvement, policy, *, model=None, seed=0, check=lambda: None):
     generator = torch.Generator().manual_seed(seed)
     starts = starts_from(torch.Generator().manual_seed(seed + 1))
-    return improvement.improve(policy, model or DisagreeingPointMass(), reward, starts, generator, check)
+    return improvement.improve(policy, model or DisagreeingPointMass(), FunctionTask(reward), starts, generator, check)
 
 
 def rows_of_published(improvement, policy):
@@ -88,13 +89,13 @@ def test_what_is_published_are_the_adapted_policies_that_the_line_search_accepte
         stack,
         start.expand(TASKS, -1),
         DisagreeingPointMass(),
-        reward,
+        FunctionTask(reward),
         begin,
         HORIZON,
         torch.Generator().manual_seed(0),
         lambda: None,
     )
-    advantages = make_advantages().estimate(before.observations, before.rewards)
+    advantages = make_advantages().estimate(before.observations, before.rewards, before.ends)
     adaptation = Adaptation(stack, split(before, advantages), RATE, lambda: None)
     assert torch.equal(rows_of_published(improvement, policy), adaptation.adapted(parameters_of(policy)))
     assert metrics["imagined_return"] == pytest.approx(before.rewards.sum(0).mean().item())
@@ -160,12 +161,12 @@ def test_one_restored_publishes_the_same():
 
 def test_a_diverged_model_is_named_and_the_policy_kept():
     class Diverged(DisagreeingPointMass):
-        def predict(self, observations, actions):
-            return super().predict(observations, actions) * float("inf")
+        def predict(self, observations, actions, generator):
+            return super().predict(observations, actions, generator) * float("inf")
 
     policy = make_policy()
     before = parameters_of(policy)
-    with pytest.raises(NonFiniteError, match="An imagined observation is not finite"):
+    with pytest.raises(NonFiniteError, match="An imagined observation, reward or termination is not finite"):
         improve(make_mb_mpo(), policy, model=Diverged())
     assert torch.equal(parameters_of(policy), before)
 

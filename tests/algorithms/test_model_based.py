@@ -10,6 +10,7 @@ from mbrl_async.algorithms.trpo import TRPO
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import Interrupted, NonFiniteError
+from tests.imagined import FunctionTask
 from tests.small import composed
 
 ROLLOUTS, HORIZON = 40, 20
@@ -20,7 +21,7 @@ class PointMass:
 
     members = 5
 
-    def predict(self, observations, actions):
+    def predict(self, observations, actions, _generator):
         position, velocity = observations.unbind(-1)
         return torch.stack([position + 0.1 * velocity, velocity + 0.5 * actions[..., 0]], dim=-1)
 
@@ -72,7 +73,7 @@ def make_policy(seed=0):
 def improve(improvement, policy, *, model=None, seed=0, check=lambda: None, starts=None):
     generator = torch.Generator().manual_seed(seed)
     starts = starts or starts_from(torch.Generator().manual_seed(seed + 1))
-    return improvement.improve(policy, model or PointMass(), reward, starts, generator, check)
+    return improvement.improve(policy, model or PointMass(), FunctionTask(reward), starts, generator, check)
 
 
 def parameters_of(policy):
@@ -95,7 +96,7 @@ def test_the_update_gets_matching_rows_in_the_order_of_time():
     rollouts = imagine(
         policy,
         PointMass(),
-        reward,
+        FunctionTask(reward),
         starts_from(torch.Generator().manual_seed(4))(ROLLOUTS),
         HORIZON,
         torch.Generator().manual_seed(3),
@@ -107,7 +108,7 @@ def test_the_update_gets_matching_rows_in_the_order_of_time():
     estimator = AdvantageEstimator(
         discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=LinearFeatureBaseline(regularisation=1e-5)
     )
-    expected = estimator.estimate(rollouts.observations, rollouts.rewards)
+    expected = estimator.estimate(rollouts.observations, rollouts.rewards, rollouts.ends)
     assert torch.equal(advantages.view(HORIZON, ROLLOUTS), expected)
     assert metrics["imagined_return"] == pytest.approx(rollouts.rewards.sum(0).mean().item())
 

@@ -7,6 +7,7 @@ from mbrl_async.algorithms.flat import flatten
 from mbrl_async.algorithms.task_imagination import imagine_tasks, require_equal_tasks
 from mbrl_async.policies.stack import PolicyStack
 from mbrl_async.types import Interrupted, NonFiniteError
+from tests.imagined import FunctionTask
 from tests.policies.test_stack import make_policy
 
 MEMBERS, TASKS, ROLLOUTS, HORIZON = 2, 6, 3, 7
@@ -17,7 +18,7 @@ class MarkingModel:
 
     members = MEMBERS
 
-    def predict(self, observations, actions):
+    def predict(self, observations, actions, _generator):
         assert observations.shape == (MEMBERS, TASKS // MEMBERS * ROLLOUTS, 4)
         following = observations.clone()
         following[..., 0] = torch.arange(MEMBERS)[:, None]
@@ -32,14 +33,14 @@ def starts():
     return rows
 
 
-def run(*, model=None, reward=None, check=lambda: None, seed=0):
+def run(*, model=None, check=lambda: None, seed=0):
     policies = [make_policy(each) for each in range(TASKS)]
     parameters = torch.stack([flatten([each.detach() for each in policy.parameters()]) for policy in policies])
     return policies, imagine_tasks(
         PolicyStack(policies[0]),
         parameters,
         model or MarkingModel(),
-        reward or (lambda observations, actions, following: following[..., 3] - observations[..., 3]),
+        FunctionTask(lambda observations, actions, following: following[..., 3] - observations[..., 3]),
         starts(),
         HORIZON,
         torch.Generator().manual_seed(seed),
@@ -85,10 +86,10 @@ def test_an_interruption_ends_it_at_the_next_step():
 
 def test_a_diverged_model_is_named():
     class Diverged(MarkingModel):
-        def predict(self, observations, actions):
-            return super().predict(observations, actions) * float("nan")
+        def predict(self, observations, actions, generator):
+            return super().predict(observations, actions, generator) * float("nan")
 
-    with pytest.raises(NonFiniteError, match="An imagined observation is not finite"):
+    with pytest.raises(NonFiniteError, match="An imagined observation, reward or termination is not finite"):
         run(model=Diverged())
 
 

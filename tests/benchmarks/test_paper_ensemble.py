@@ -16,7 +16,8 @@ def operations(action):
 def test_a_prediction_multiplies_as_much_as_its_ceiling():
     ensemble = make_ensemble(torch.Generator().manual_seed(0))
     observations, actions = torch.zeros(MEMBERS, 10, OBSERVATION_SIZE), torch.zeros(MEMBERS, 10, ACTION_SIZE)
-    assert operations(lambda: ensemble.predict(observations, actions)) == operations(prediction_products(10))
+    generator = torch.Generator()
+    assert operations(lambda: ensemble.predict(observations, actions, generator)) == operations(prediction_products(10))
 
 
 def test_an_epoch_multiplies_as_much_as_its_ceiling():

@@ -52,7 +52,7 @@ def random_actions(task: Task, seed: int, limit: float = 1.0) -> FloatArray:
 def roll_out(task: Task, actions: NDArray[np.floating], seed: int) -> Trajectory:
     observations, rewards = [task.reset(np.random.default_rng(seed))], []
     for action in actions:
-        observation, reward = task.step(action)
+        observation, reward, *_ = task.step(action)
         observations.append(observation)
         rewards.append(reward)
     return Trajectory(np.stack(observations), actions, np.array(rewards, dtype=np.float32), policy_version=0)
@@ -81,7 +81,7 @@ def test_observations_and_rewards_have_the_promised_shapes_and_types(task: Task)
     observation = task.reset(np.random.default_rng(0))
     assert observation.shape == (task.spec.observation_size,), "reset must return one observation, (O,)."
     assert observation.dtype == np.float32, "reset must return float32."
-    observation, reward = task.step(random_actions(task, seed=0)[0])
+    observation, reward, *_ = task.step(random_actions(task, seed=0)[0])
     assert observation.shape == (task.spec.observation_size,), "step must return one observation, (O,)."
     assert observation.dtype == np.float32, "step must return float32."
     assert type(reward) is float, "step must return the reward as a Python float."
@@ -91,7 +91,7 @@ def test_a_whole_horizon_can_be_run_without_termination(task: Task) -> None:
     generator = np.random.default_rng(1)
     task.reset(generator)
     for _ in range(task.spec.horizon):
-        observation, reward = task.step(generator.uniform(-1, 1, task.spec.action_size).astype(np.float32))
+        observation, reward, *_ = task.step(generator.uniform(-1, 1, task.spec.action_size).astype(np.float32))
         assert np.isfinite(observation).all(), "Every observation of a horizon must be finite."
         assert np.isfinite(reward), "Every reward of a horizon must be finite."
 
@@ -185,7 +185,7 @@ def test_the_caller_may_write_into_what_it_got_and_gave(task: Task) -> None:
     observation = task.reset(np.random.default_rng(15))
     for step, action in enumerate(actions.copy()):
         observation[:] = np.nan
-        observation, reward = task.step(action)
+        observation, reward, *_ = task.step(action)
         action[:] = np.nan
         np.testing.assert_array_equal(observation, expected.observations[step + 1])
         assert np.float32(reward) == expected.rewards[step], "A task must keep copies of what it remembers."
@@ -224,7 +224,7 @@ def test_an_action_that_is_not_finite_is_refused_and_changes_nothing(task: Task,
     task.reset(np.random.default_rng(21))
     with pytest.raises(ValueError, match="at step 1: every entry must be finite"):
         task.step(np.full(task.spec.action_size, value, dtype=np.float32))
-    observation, _ = task.step(actions[0])
+    observation, *_ = task.step(actions[0])
     np.testing.assert_array_equal(observation, expected.observations[1])
 
 

@@ -7,6 +7,7 @@ import torch
 
 from mbrl_async.dynamics.buffer import TransitionBuffer
 from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.outputs import Output, Point
 from mbrl_async.types import Transitions
 
 OBSERVATION_SIZE = 3
@@ -20,14 +21,23 @@ def make_generator() -> Callable[[int], torch.Generator]:
 
 @pytest.fixture
 def make_ensemble(make_generator):
-    def make(members: int = 3, seed: int = 0, hidden: tuple[int, ...] = (16, 16), limit: float = 100.0) -> Ensemble:
+    def make(
+        members: int = 3,
+        seed: int = 0,
+        hidden: tuple[int, ...] = (16, 16),
+        limit: float = 100.0,
+        output: Output | None = None,
+        signals: int = 0,
+    ) -> Ensemble:
         return Ensemble(
             observation_size=OBSERVATION_SIZE,
             action_size=ACTION_SIZE,
+            signals=signals,
             members=members,
             hidden=hidden,
             minimum_std=1e-3,
             observation_limit=limit,
+            output=output or Point(),
             generator=make_generator(seed),
             device="cpu",
         )
@@ -37,13 +47,16 @@ def make_ensemble(make_generator):
 
 @pytest.fixture
 def make_buffer(make_generator):
-    def make(members: int = 3, capacity: int = 1000, fraction: float = 0.2, seed: int = 1) -> TransitionBuffer:
+    def make(
+        members: int = 3, capacity: int = 1000, fraction: float = 0.2, seed: int = 1, signals: int = 0
+    ) -> TransitionBuffer:
         return TransitionBuffer(
             members=members,
             capacity=capacity,
             validation_fraction=fraction,
             observation_size=OBSERVATION_SIZE,
             action_size=ACTION_SIZE,
+            signals=signals,
             generator=make_generator(seed),
             device="cpu",
         )

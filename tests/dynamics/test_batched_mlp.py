@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mbrl_async.dynamics.mlp import BatchedMLP
+from mbrl_async.dynamics.outputs import Point
 
 
 def by_the_book(mlp: BatchedMLP, parameters: torch.Tensor, member: int, inputs: torch.Tensor) -> torch.Tensor:
@@ -19,7 +20,7 @@ def by_the_book(mlp: BatchedMLP, parameters: torch.Tensor, member: int, inputs: 
 
 def random_problem(sizes: list[int], batch: int) -> tuple[BatchedMLP, torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    mlp = BatchedMLP(sizes)
+    mlp = BatchedMLP(sizes, Point())
     # Random biases too: with initial ones of zero, a forgotten bias would not be seen.
     parameters = torch.randn(3, mlp.row_size, generator=generator, dtype=torch.float64)
     inputs = torch.randn(3, batch, sizes[0], generator=generator, dtype=torch.float64)
@@ -50,14 +51,14 @@ def test_outputs_loss_and_gradient_are_those_of_autograd(sizes: list[int], batch
 
 @pytest.mark.parametrize("outputs", [1, 3, 8, 16])
 def test_rows_are_padded_to_whole_cache_lines(outputs: int) -> None:
-    mlp = BatchedMLP([1, outputs])  # 2 numbers an output
+    mlp = BatchedMLP([1, outputs], Point())  # 2 numbers an output
     assert mlp.row_size == {1: 16, 3: 16, 8: 16, 16: 32}[outputs]
     parameters = mlp.initial_parameters(2, torch.Generator().manual_seed(0))
     assert not parameters[:, outputs:].any()  # weights first; then biases and padding, all zero
 
 
 def test_initial_weights_are_glorot_uniform_and_biases_zero() -> None:
-    mlp = BatchedMLP([30, 50, 20])
+    mlp = BatchedMLP([30, 50, 20], Point())
     layers = mlp.layers(mlp.initial_parameters(4, torch.Generator().manual_seed(0)))
     for layer, (inputs, outputs) in zip(layers, [(30, 50), (50, 20)], strict=True):
         bound = math.sqrt(6 / (inputs + outputs))
@@ -70,7 +71,9 @@ def test_initial_weights_are_glorot_uniform_and_biases_zero() -> None:
 
 
 def test_the_generator_determines_the_initial_weights() -> None:
-    first, same, other = (BatchedMLP([3, 2]).initial_parameters(2, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    first, same, other = (
+        BatchedMLP([3, 2], Point()).initial_parameters(2, torch.Generator().manual_seed(s)) for s in (0, 0, 1)
+    )
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])  # members differ

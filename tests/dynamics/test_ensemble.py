@@ -5,6 +5,9 @@ import torch
 
 from mbrl_async.dynamics.normaliser import Normaliser
 
+DRAW = torch.Generator()
+"""A deterministic ensemble draws nothing from it."""
+
 
 def random_rows(batch: int = 7, members: int = 3, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
@@ -41,36 +44,36 @@ def test_prediction_is_observation_plus_restored_output(fitted) -> None:
     inputs = torch.cat((observations, actions), dim=2)
     inputs = (inputs - fitted.input_normaliser.mean) / fitted.input_normaliser.std
     outputs = fitted.mlp.forward(fitted.network, inputs)
-    expected = observations + outputs * fitted.delta_normaliser.std + fitted.delta_normaliser.mean
+    expected = observations + outputs * fitted.target_normaliser.std + fitted.target_normaliser.mean
     # 1e-5: float32 rounding of three sums of numbers of up to 10.
-    torch.testing.assert_close(fitted.predict(observations, actions), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fitted.predict(observations, actions, DRAW), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_each_member_predicts_its_own_rows(fitted) -> None:
     observations, actions = random_rows()
-    before = fitted.predict(observations, actions)
+    before = fitted.predict(observations, actions, DRAW)
     observations[1] += 1.0
-    changed = (fitted.predict(observations, actions) != before).any(dim=2).any(dim=1)
+    changed = (fitted.predict(observations, actions, DRAW) != before).any(dim=2).any(dim=1)
     assert changed.tolist() == [False, True, False]
 
 
 def test_members_differ_on_the_same_rows(make_ensemble) -> None:
     observations, actions = (rows[:1].expand(3, -1, -1) for rows in random_rows())
-    first, second, third = make_ensemble().predict(observations, actions)
+    first, second, third = make_ensemble().predict(observations, actions, DRAW)
     assert not torch.allclose(first, second)
     assert not torch.allclose(second, third)
 
 
 def test_predictions_are_clipped(make_ensemble) -> None:
     observations, actions = random_rows()
-    predicted = make_ensemble(limit=0.5).predict(1000 * observations, actions)
+    predicted = make_ensemble(limit=0.5).predict(1000 * observations, actions, DRAW)
     assert predicted.abs().max() == 0.5
 
 
 def test_prediction_leaves_its_arguments_alone_and_records_no_gradient(fitted) -> None:
     observations, actions = random_rows()
     kept = observations.clone(), actions.clone()
-    predicted = fitted.predict(observations, actions.requires_grad_())
+    predicted = fitted.predict(observations, actions.requires_grad_(), DRAW)
     assert not predicted.requires_grad
     assert torch.equal(observations, kept[0])
     assert torch.equal(actions, kept[1])
@@ -81,7 +84,7 @@ def test_state_dict_carries_all_that_predicts(fitted, make_ensemble) -> None:
     state = {name: tensor.clone() for name, tensor in fitted.state_dict().items()}
     copy.load_state_dict(state)
     rows = random_rows()
-    assert torch.equal(copy.predict(*rows), fitted.predict(*rows))
+    assert torch.equal(copy.predict(*rows, DRAW), fitted.predict(*rows, DRAW))
     fitted.network.zero_()
     assert copy.network.any()  # no memory is shared
 
@@ -106,4 +109,4 @@ def test_nothing_in_the_ensemble_asks_for_a_gradient(make_ensemble) -> None:
 )
 def test_refuses_other_shapes(make_ensemble, observations: tuple[int, ...], actions: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"observations and actions have the shapes .* give each member as many rows"):
-        make_ensemble().predict(torch.zeros(observations), torch.zeros(actions))
+        make_ensemble().predict(torch.zeros(observations), torch.zeros(actions), DRAW)

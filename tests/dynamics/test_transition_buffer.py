@@ -19,7 +19,7 @@ def numbers(transitions: MemberTransitions) -> list[list[int]]:
     kept = transitions.observations[:, :, :1]
     assert torch.equal(transitions.observations, kept.expand(-1, -1, 3))
     assert torch.equal(transitions.actions, 0.5 * kept.expand(-1, -1, 2))
-    assert torch.equal(transitions.next_observations, kept.expand(-1, -1, 3) + 0.25)
+    assert torch.equal(transitions.outcomes, kept.expand(-1, -1, 3) + 0.25)
     return kept.squeeze(2).sort(dim=1).values.int().tolist()
 
 
@@ -84,12 +84,24 @@ def test_a_saved_state_does_not_change_with_the_buffer(make_buffer) -> None:
     assert not state["train"]["rows"].any()
 
 
-@pytest.mark.parametrize(("size", "fraction"), [(0, 0.2), (1, 0.5), (2, 0.2), (3, 0.9)])
-def test_refuses_a_trajectory_that_leaves_a_split_empty(make_buffer, size: int, fraction: float) -> None:
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_of_short_trajectories_too_the_fraction_is_held_out(make_buffer, size: int, fraction: float) -> None:
     buffer = make_buffer(fraction=fraction)
-    with pytest.raises(ValueError, match=rf"validation_fraction={fraction} of a trajectory of {size} transitions"):
-        buffer.append(numbered(0, size))
-    assert len(buffer) == 0
+    for start in range(0, 40 * size, size):
+        buffer.append(numbered(start, size))
+        assert buffer.validation.size == round(len(buffer) * fraction)
+    for mine, held_out in zip(numbers(buffer.train), numbers(buffer.validation), strict=True):
+        assert sorted(mine + held_out) == list(range(40 * size))
+
+
+def test_both_splits_must_hold_something_to_train(make_buffer) -> None:
+    buffer = make_buffer(fraction=0.2)
+    trainable = []
+    for start in range(4):
+        trainable.append(buffer.trainable)
+        buffer.append(numbered(start, 1))
+    assert trainable == [False, False, False, True]  # 0.2 x 3 rows round to the first that is held out
 
 
 def test_refuses_a_capacity_that_leaves_a_split_empty(make_buffer) -> None:

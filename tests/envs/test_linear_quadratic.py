@@ -40,7 +40,7 @@ def executed_return(task: LinearQuadratic, actions: NDArray[np.float64], seed: i
 
 def test_it_moves_as_a_point_mass_does(task: LinearQuadratic) -> None:
     x, y, velocity_x, velocity_y = task.reset(np.random.default_rng(0)).astype(np.float64)
-    observation, reward = task.step(np.array([1.0, -0.5], dtype=np.float32))
+    observation, reward, *_ = task.step(np.array([1.0, -0.5], dtype=np.float32))
     expected = [
         x + 0.1 * velocity_x + 0.005 * 1.0,
         y + 0.1 * velocity_y - 0.005 * 0.5,
@@ -101,5 +101,5 @@ def test_starts_are_uniform_in_the_documented_box(task: LinearQuadratic) -> None
 def test_the_matrices_are_those_of_the_motion(task: LinearQuadratic) -> None:
     start = task.reset(np.random.default_rng(4)).astype(np.float64)
     action = np.array([0.25, -0.75], dtype=np.float32)
-    observation, _ = task.step(action)
+    observation, *_ = task.step(action)
     np.testing.assert_allclose(observation, task.state_matrix @ start + task.action_matrix @ action, atol=1e-7)

@@ -121,7 +121,7 @@ def test_trajectories_are_those_of_mujoco_alone(pair: tuple[MujocoTask, Body]) -
         data.ctrl[:] = body.strength * np.clip(action.astype(np.float64), -1, 1)
         for _ in range(body.frame_skip):
             mujoco.mj_step(model, data)
-        observation, _ = task.step(action)
+        observation, *_ = task.step(action)
         np.testing.assert_array_equal(observation, observed(body, data))
 
 
@@ -130,7 +130,7 @@ def test_velocities_are_observed_as_they_are() -> None:
     task = Hopper(horizon=200)
     task.reset(np.random.default_rng(0))
     task._body.data.qvel[-1] = 40.0
-    observation, _ = task.step(np.zeros(3, dtype=np.float32))
+    observation, *_ = task.step(np.zeros(3, dtype=np.float32))
     assert observation[-1] > 10
 
 
@@ -165,7 +165,7 @@ def test_a_reacher_observes_where_its_fingertip_is_now() -> None:
     task = Reacher(horizon=200)
     task.reset(np.random.default_rng(4))
     for _ in range(20):
-        observation, _ = task.step(np.array([1.0, -0.7], dtype=np.float32))
+        observation, *_ = task.step(np.array([1.0, -0.7], dtype=np.float32))
         shoulder, elbow = np.arctan2(observation[2:4], observation[0:2]).astype(np.float64)
         fingertip = 0.1 * np.array([np.cos(shoulder), np.sin(shoulder)])
         fingertip += 0.11 * np.array([np.cos(shoulder + elbow), np.sin(shoulder + elbow)])

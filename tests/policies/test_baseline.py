@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mbrl_async.policies.baseline import LinearFeatureBaseline, baseline_features
-from mbrl_async.types import NonFiniteError
+from mbrl_async.types import NonFiniteError, RolloutEnds
 
 STEPS, ROLLOUTS, SIZE = 30, 6, 4
 
@@ -13,9 +13,10 @@ def batch(seed=0, dtype=torch.float64):
     return observations, torch.randn(STEPS, ROLLOUTS, generator=generator, dtype=dtype)
 
 
-def fit_predict(observations, returns, continuation=None, regularisation=1e-5):
-    continuation = torch.zeros(len(returns)) if continuation is None else continuation
-    return LinearFeatureBaseline(regularisation=regularisation).fit_predict(observations, returns, continuation)
+def fit_predict(observations, returns, continuation=None, regularisation=1e-5, ends=None):
+    continuation = torch.zeros_like(returns) if continuation is None else continuation
+    ends = ends or RolloutEnds.at_horizon(returns)
+    return LinearFeatureBaseline(regularisation=regularisation).fit_predict(observations, returns, continuation, ends)
 
 
 def test_features_are_the_listed_ones():
@@ -63,7 +64,7 @@ def test_continuation_makes_the_values_consistent_with_the_last_one():
     rewards = torch.ones(STEPS, ROLLOUTS, dtype=torch.float64)
     left = torch.arange(STEPS, 0, -1, dtype=torch.float64)
     returns = ((1 - discount**left) / (1 - discount))[:, None] * rewards
-    values = fit_predict(observations, returns, continuation=discount**left)
+    values = fit_predict(observations, returns, continuation=(discount**left)[:, None].expand(STEPS, ROLLOUTS))
     # A reward of 1 for ever is worth 1 / (1 - 0.9) = 10 everywhere; the ridge pulls that down a little.
     torch.testing.assert_close(values, torch.full_like(values, 10.0), rtol=1e-3, atol=0)
 
@@ -71,9 +72,10 @@ def test_continuation_makes_the_values_consistent_with_the_last_one():
 def test_nothing_is_kept_from_the_last_batch():
     baseline = LinearFeatureBaseline(regularisation=1e-5)
     observations, returns = batch()
-    first = baseline.fit_predict(observations, returns, torch.zeros(STEPS))
-    baseline.fit_predict(*batch(seed=1), torch.zeros(STEPS))
-    assert torch.equal(baseline.fit_predict(observations, returns, torch.zeros(STEPS)), first)
+    rest = (torch.zeros(STEPS, ROLLOUTS), RolloutEnds.at_horizon(torch.zeros(STEPS, ROLLOUTS)))
+    first = baseline.fit_predict(observations, returns, *rest)
+    baseline.fit_predict(*batch(seed=1), *rest)
+    assert torch.equal(baseline.fit_predict(observations, returns, *rest), first)
 
 
 def test_constant_and_repeated_observations_are_no_obstacle():
@@ -117,3 +119,20 @@ def test_non_finite_input_is_refused(bad):
         fit_predict(observations, returns.index_fill(0, torch.tensor([3]), bad))
     with pytest.raises(NonFiniteError, match="An observation that the baseline is fitted to is not finite"):
         fit_predict(observations.index_fill(0, torch.tensor([STEPS]), bad), returns)
+
+
+def test_steps_behind_an_end_have_no_part_in_the_fit():
+    """Six rollouts that end after 9 to 30 steps are fitted like their steps alone."""
+    observations, returns = batch()
+    ends = RolloutEnds(torch.tensor([30, 9, 12, 30, 17, 23]), torch.tensor([True, True, False, False, True, True]))
+    happened = ends.happened(STEPS)
+    features = baseline_features(observations)
+    last = features[ends.lengths, torch.arange(ROLLOUTS)]  # (R, F)
+    continuation = torch.rand(STEPS, ROLLOUTS, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    design = (features[:-1] - continuation[..., None] * last)[happened]
+    below = (1e-5**0.5) * torch.eye(design.shape[1], dtype=design.dtype)
+    targets = torch.cat([returns[happened], torch.zeros(len(below), dtype=design.dtype)])
+    coefficients = torch.linalg.lstsq(torch.cat([design, below]), targets[:, None]).solution[:, 0]
+    values = fit_predict(observations, returns, continuation, ends=ends)
+    # The normal equations square a condition number of 1e4: 1e8 x 1e-16, with room.
+    torch.testing.assert_close(values, features @ coefficients, rtol=1e-6, atol=1e-6)

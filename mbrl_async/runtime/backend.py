@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from mbrl_async.runtime.recovery import Keeper
 from mbrl_async.runtime.schedule import Schedule
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import StopRule, StopSignal
@@ -22,5 +23,9 @@ class Backend(Protocol):
         rule: StopRule,
         stop: StopSignal,
         observer: Observer,
+        keeper: Keeper,
     ) -> RunSummary:
-        """Run to the end. A worker's exception is no exception of this method: it is in the summary."""
+        """Run to the end, from the end of the keeper's past on.
+
+        A worker's exception is no exception of this method: it is in the summary.
+        """

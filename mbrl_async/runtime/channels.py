@@ -80,8 +80,18 @@ class Stream(Generic[Item]):
         """Take everything that has come since the last call; empty if nothing has."""
         with self._lock:
             items = self._items[self._delivered :]
-            self._delivered = len(self._items)
+            self._delivered = max(self._delivered, len(self._items))
             return items
+
+    def state_dict(self) -> State:
+        """How many items were delivered; the items themselves are in the journal of the run."""
+        with self._lock:
+            return {"delivered": self._delivered}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`, for a new stream: items that were delivered are put again, but not delivered."""
+        with self._lock:
+            self._delivered = state["delivered"]
 
     @property
     def history(self) -> list[Item]:

@@ -14,9 +14,9 @@ class WallClock:
         self._stop = stop
         self._origin = time.perf_counter()
 
-    def start(self) -> None:
-        """Make this moment second 0."""
-        self._origin = time.perf_counter()
+    def start(self, now: float = 0.0) -> None:
+        """Make this moment second `now`, which is where a resumed run was."""
+        self._origin = time.perf_counter() - now
 
     def now(self) -> float:  # noqa: D102
         return time.perf_counter() - self._origin

@@ -34,17 +34,24 @@ class Gate:
         with self._changed:
             self._changed.notify_all()
 
-    def enter(self, worker: str) -> bool:
+    def enter(self, name: str, worker: Worker) -> bool:
         """Wait until `worker` may begin a step; False: the run is over."""
+        while self._wait_for_news(name):
+            self._keep_state(name, worker)
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._stop.ending is not None or (self._open and self._state.allowed(worker))
-            )
             if self._stop.ending is not None:
                 return False
-            self._finished_at_entry[worker] = self._finished
-            self._state.begin(worker, self._clock.now())
+            self._finished_at_entry[name] = self._finished
+            self._state.begin(name, self._clock.now())
             return True
+
+    def has_pulled(self, name: str, start: float, worker: Worker) -> None:
+        """The step that `worker` began at `start` has its inputs."""
+        with self._changed:
+            self._state.has_pulled(name, start, worker.pulled)
+            wanted = self._state.state_is_wanted(name)
+        if wanted:
+            self._keep_state(name, worker)
 
     def finish(self, worker: str, start: float, step: Worker, report: StepReport) -> None:
         """Publish and record a step.
@@ -64,6 +71,21 @@ class Gate:
             if self._finished_at_entry[worker] == self._finished:
                 self._state.found_nothing(worker, self._clock.now())
                 self._changed.notify_all()
+
+    def _wait_for_news(self, name: str) -> bool:
+        """Wait until a worker may begin a step or the run is over; True: its state is wanted before that."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._may_go(name) or (self._open and self._state.state_is_wanted(name)))
+            return not self._may_go(name)
+
+    def _may_go(self, name: str) -> bool:
+        return self._stop.ending is not None or (self._open and self._state.allowed(name))
+
+    def _keep_state(self, name: str, worker: Worker) -> None:
+        """Copy the state in the worker's own thread, which nobody waits for meanwhile."""
+        state = worker.state_dict()
+        with self._changed:
+            self._state.keep_state(name, state)
 
     def fail(self, worker: str, error: BaseException) -> None:
         """`worker` raised `error`."""

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mbrl_async.types import State
+
 COLLECT = "collect"
 LEARN_MODEL = "learn_model"
 IMPROVE_POLICY = "improve_policy"
@@ -30,6 +32,15 @@ class Progress:
     """Steps of each worker in the present phase."""
     idle: frozenset[str] = frozenset()
     """Workers that found nothing to do since somebody last published."""
+
+    def state_dict(self) -> State:
+        """The progress as what JSON holds."""
+        return {"phase": self.phase, "spent": dict(self.spent), "idle": sorted(self.idle)}
+
+    @classmethod
+    def from_state_dict(cls, state: State) -> Progress:
+        """The inverse of `state_dict`."""
+        return cls(state["phase"], state["spent"], frozenset(state["idle"]))
 
 
 class Schedule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from mbrl_async.types import Metrics
+from mbrl_async.types import Metrics, State
 
 Activity = Literal["busy", "idle", "blocked"]
 ACTIVITIES: tuple[Activity, ...] = ("busy", "idle", "blocked")
@@ -32,6 +32,23 @@ class Shares:
     def busy(self, worker: str) -> bool:
         """Whether `worker` is in a step."""
         return self._activity[worker] == "busy"
+
+    def state_dict(self) -> State:
+        """All sums and what each worker does now, as a copy."""
+        seconds = {
+            activity: {worker: self._seconds[activity, worker] for worker in self._activity} for activity in ACTIVITIES
+        }
+        return {"activity": dict(self._activity), "seconds": seconds, "now": self._now}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        self._activity = dict(state["activity"])
+        self._seconds = {
+            (activity, worker): state["seconds"][activity][worker]
+            for activity in ACTIVITIES
+            for worker in self._activity
+        }
+        self._now = state["now"]
 
     def metrics(self) -> Metrics:
         """`share/<activity>_<worker>`, of the run so far; the three of a worker add up to 1."""

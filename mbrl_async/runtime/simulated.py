@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from pydantic import PositiveInt
 
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.digest import digest
+from mbrl_async.runtime.recovery import Keeper, Past
+from mbrl_async.runtime.redo import go_on
 from mbrl_async.runtime.schedule import IMPROVE_POLICY, LEARN_MODEL, Schedule
 from mbrl_async.runtime.state import RunState, RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
@@ -62,12 +65,13 @@ class Simulated:
         rule: StopRule,
         stop: StopSignal,
         observer: Observer,
+        keeper: Keeper,
     ) -> RunSummary:
         """See `Backend`."""
         clock = VirtualClock(stop)
-        state = RunState(makers, schedule, rule, stop, observer)
+        state = RunState(makers, schedule, rule, stop, observer, keeper)
         simulation = _Simulation(clock, state, stop, rule, self._torch_threads, self._costs)
-        simulation.run(makers)
+        simulation.run(makers, keeper.past)
         return state.summary(simulation.now)
 
 
@@ -97,16 +101,39 @@ class _Simulation:
         self._in_flight: dict[str, _StepInFlight] = {}
         self.now = 0.0
 
-    def run(self, makers: Mapping[str, WorkerMaker]) -> None:
+    def run(self, makers: Mapping[str, WorkerMaker], past: Past) -> None:
         """Until the run's end is requested."""
         for name, make in makers.items():
             self._attempt(name, self._make, make)
+        if self._stop.ending is None:
+            self._resume(past)
         while self._stop.ending is None:
             self._begin_what_is_allowed()
+            self._keep_wanted_states()
             if self._in_flight and self._stop.ending is None:
                 self._finish_next()
         for name in self._workers:
             self._attempt(name, self._close)
+
+    def _resume(self, past: Past) -> None:
+        """Go to where the past ended, with the same steps in flight."""
+        if past.entries:
+            self.now = past.entries[-1].record.finish
+        with suppress(Interrupted):
+            self._in_flight = go_on(self._workers, past, self._state, self._step_again)
+
+    def _step_again(self, name: str, start: float) -> _StepInFlight:
+        torch.set_num_threads(self._torch_threads[name])
+        try:
+            return self._step(name, start, time.thread_time())
+        except Exception as error:
+            self._state.fail(name, error)
+            raise Interrupted from error
+
+    def _keep_wanted_states(self) -> None:
+        for name, worker in self._workers.items():
+            if name not in self._in_flight and self._state.state_is_wanted(name):
+                self._state.keep_state(name, worker.state_dict())
 
     def _begin_what_is_allowed(self) -> None:
         for name in self._workers:
@@ -134,14 +161,20 @@ class _Simulation:
         worker = self._workers[name]
         self._clock.set(self.now)
         self._state.begin(name, self.now)
-        computing = time.thread_time()
+        computing_since = time.thread_time()
         if not worker.pull():
             self._state.found_nothing(name, self.now)
             return
-        report = worker.step()
-        computing = time.thread_time() - computing
-        finish = self._clock.now() + self._cost(name, computing)
-        self._in_flight[name] = _StepInFlight(self.now, finish, report)
+        self._state.has_pulled(name, self.now, worker.pulled)
+        if self._state.state_is_wanted(name):
+            self._state.keep_state(name, worker.state_dict())
+        self._in_flight[name] = self._step(name, self.now, computing_since)
+
+    def _step(self, name: str, start: float, computing_since: float) -> _StepInFlight:
+        self._clock.set(start)
+        report = self._workers[name].step()
+        finish = self._clock.now() + self._cost(name, time.thread_time() - computing_since)
+        return _StepInFlight(start, finish, report)
 
     def _cost(self, name: str, computing: float) -> float:
         """Seconds that a step takes besides what it slept; the collector computes within its control period."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from mbrl_async.runtime.schedule import Schedule
+from mbrl_async.runtime.cut import Cut
+from mbrl_async.runtime.recovery import Books, Entry, InFlight, Keeper, Past
+from mbrl_async.runtime.schedule import Progress, Schedule
 from mbrl_async.runtime.shares import Shares
 from mbrl_async.runtime.staleness import Staleness
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.trace import Counters, Observer, StepRecord
 from mbrl_async.runtime.worker import Worker
-from mbrl_async.types import Metrics, StepReport
+from mbrl_async.types import INPUTS, Metrics, State, StepReport
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,22 @@ class RunState:
     """Keeps the books of one run of `workers`. Not thread-safe: a concurrent backend guards it with a lock."""
 
     def __init__(
-        self, workers: Collection[str], schedule: Schedule, rule: StopRule, stop: StopSignal, observer: Observer
+        self,
+        workers: Collection[str],
+        schedule: Schedule,
+        rule: StopRule,
+        stop: StopSignal,
+        observer: Observer,
+        keeper: Keeper,
     ) -> None:
         self._schedule = schedule
         self._progress = schedule.start()
         self._rule = rule
         self._stop = stop
         self._observer = observer
+        self._keeper = keeper
+        self._cut = Cut(workers)
+        self._in_flight: dict[str, InFlight] = {}
         self._shares = Shares(workers)
         self._staleness = Staleness()
         self._steps = dict.fromkeys(workers, 0)
@@ -57,10 +68,41 @@ class RunState:
         """Whether the schedule lets `worker` begin a step now."""
         return worker in self._schedule.allowed(self._progress)
 
+    def resume(self, past: Past, channels: Mapping[str, str]) -> None:
+        """Take over the books of a past that is not empty; `channels` says where each worker publishes."""
+        for entry in past.entries:
+            record = entry.record
+            self.records.append(record)
+            self._steps[record.worker] = record.index
+            self._staleness.publish(channels[record.worker], record.finish)
+        books = past.entries[-1].books
+        self.counters = books.counters
+        self._progress = Progress.from_state_dict(books.progress)
+        self._shares.load_state_dict(books.shares)
+        for worker in books.in_flight:
+            self._wait(worker)
+
     def begin(self, worker: str, now: float) -> None:
         """`worker` begins to pull."""
         self._shares.advance(now)
         self._shares.set(worker, "busy")
+        self._cut.drop(worker)
+
+    def has_pulled(self, worker: str, start: float, pulled: Mapping[str, int]) -> None:
+        """The step that `worker` began at `start` works with these versions."""
+        self._in_flight[worker] = InFlight(start, dict(pulled))
+
+    def state_is_wanted(self, worker: str) -> bool:
+        """Whether a snapshot of the run waits for the state of `worker`."""
+        return self._cut.lacks(worker)
+
+    def keep_state(self, worker: str, state: State) -> None:
+        """Take the state of `worker`, which is between pull and step, or in no step."""
+        step = self._in_flight.get(worker)
+        self._cut.put(worker, state, None if step is None else step.start)
+        snapshot = self._cut.completed(len(self.records))
+        if snapshot is not None:
+            self._keeper.save(snapshot)
 
     def found_nothing(self, worker: str, now: float) -> None:
         """`worker` pulled and had nothing to do."""
@@ -74,6 +116,8 @@ class RunState:
         `digest` is that of the step's result: it takes milliseconds, so it is computed before a lock is taken.
         """
         self._shares.advance(now)
+        self._cut.drop(worker)
+        self._in_flight.pop(worker, None)
         if self._stop.ending is not None:
             self._wait(worker)
             return
@@ -85,9 +129,10 @@ class RunState:
         self._count(record, report)
         self._progress = self._schedule.after(self._progress, worker, idle=False)
         self._wait(worker)
-        self._observer.on_step(record, self._metrics(record, report), self.counters)
-        if self._rule.reached(self.counters):
-            self._stop.request(Ending.FINISHED)
+        metrics = self._metrics(record, report)
+        self._keep(record, metrics, step if report.trajectories else None)
+        self._observer.on_step(record, metrics, self.counters)
+        self.end_if_reached()
 
     def fail(self, worker: str, error: BaseException) -> None:
         """`worker` raised: that ends the run, unless it is over anyway."""
@@ -105,6 +150,20 @@ class RunState:
             raise RuntimeError("A run that goes on has no summary: request its end first.")
         counters = replace(self.counters, seconds=now)
         return RunSummary(self._stop.ending, counters, list(self.records), self._failure, unresponsive)
+
+    def _keep(self, record: StepRecord, metrics: Metrics, acted: Worker | None) -> None:
+        """Add the step to the journal, with the state of a worker that `acted` in the real system."""
+        state = None if acted is None else {key: value for key, value in acted.state_dict().items() if key != INPUTS}
+        shares, progress = self._shares.state_dict(), self._progress.state_dict()
+        books = Books(self.counters, progress, shares, dict(self._in_flight))
+        self._keeper.append(Entry(record, metrics, books, state))
+        if self._keeper.should_snapshot(self.counters):
+            self._cut.want()
+
+    def end_if_reached(self) -> None:
+        """End the run if its stop rule says so."""
+        if self._rule.reached(self.counters):
+            self._stop.request(Ending.FINISHED)
 
     def _count(self, record: StepRecord, report: StepReport) -> None:
         self.counters = Counters(

@@ -6,7 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from queue import Empty, Queue
 from typing import Annotated
 
 import torch
@@ -14,17 +16,25 @@ from pydantic import Field, PositiveInt
 
 from mbrl_async.runtime.clock import WallClock
 from mbrl_async.runtime.gate import Gate
+from mbrl_async.runtime.recovery import Keeper, Past
+from mbrl_async.runtime.redo import go_on
 from mbrl_async.runtime.schedule import COLLECT, Schedule
 from mbrl_async.runtime.state import RunState, RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.trace import Observer
-from mbrl_async.runtime.worker import WorkerMaker
-from mbrl_async.types import Interrupted
+from mbrl_async.runtime.worker import Worker, WorkerMaker
+from mbrl_async.types import Interrupted, StepReport
 
 POLL_SECONDS = 0.1
 """How often the main thread looks for a signal or the end of the allowed seconds."""
 GRACE_SECONDS = 2.0
 """How long workers may take to leave their step when the run is over; they look far more often."""
+
+
+@dataclass(frozen=True)
+class _Computed:
+    start: float
+    report: StepReport
 
 
 class Threads:
@@ -49,34 +59,58 @@ class Threads:
         rule: StopRule,
         stop: StopSignal,
         observer: Observer,
+        keeper: Keeper,
     ) -> RunSummary:
-        """See `Backend`. The clock starts when every worker is made."""
+        """See `Backend`. The clock starts when every worker is made, and has done again what it has to."""
         clock = WallClock(stop)
-        state = RunState(makers, schedule, rule, stop, observer)
+        state = RunState(makers, schedule, rule, stop, observer, keeper)
         gate = Gate(state, clock, stop)
-        made = threading.Semaphore(0)
+        made: Queue[tuple[str, Worker]] = Queue()
         threads = [
             threading.Thread(target=self._work, args=(name, make, gate, clock, made), name=name, daemon=True)
             for name, make in makers.items()
         ]
         for thread in threads:
             thread.start()
-        _wait_until_made(len(threads), made, stop)
-        clock.start()
+        workers = _wait_until_made(len(threads), made, stop)
+        if stop.ending is None:
+            self._resume({name: workers[name] for name in makers}, keeper.past, state, clock, gate)
         gate.open()
         _wait_for_the_end(rule, clock, stop)
         now = clock.now()
         gate.close()
         return state.summary(now, _join(threads, clock))
 
-    def _work(self, name: str, make: WorkerMaker, gate: Gate, clock: WallClock, made: threading.Semaphore) -> None:
+    def _resume(self, workers: Mapping[str, Worker], past: Past, state: RunState, clock: WallClock, gate: Gate) -> None:
+        """Go to where the past ended; what was in flight there is published at once, a trajectory given up."""
+
+        def step_again(name: str, start: float) -> _Computed:
+            torch.set_num_threads(self._torch_threads[name])
+            try:
+                return _Computed(start, workers[name].step())
+            except Exception as error:
+                gate.fail(name, error)
+                raise Interrupted from error
+
+        threads = torch.get_num_threads()
+        with suppress(Interrupted):
+            begun = go_on(workers, past, state, step_again, dropped=(COLLECT,))
+            clock.start(past.entries[-1].record.finish if past.entries else 0.0)
+            for name, step in begun.items():
+                gate.finish(name, step.start, workers[name], step.report)
+        torch.set_num_threads(threads)
+
+    def _work(
+        self, name: str, make: WorkerMaker, gate: Gate, clock: WallClock, made: Queue[tuple[str, Worker]]
+    ) -> None:
         try:
             self._prepare_thread(name)
             with closing(make(clock)) as worker:
-                made.release()
-                while gate.enter(name):
+                made.put((name, worker))
+                while gate.enter(name, worker):
                     start = clock.now()
                     if worker.pull():
+                        gate.has_pulled(name, start, worker)
                         gate.finish(name, start, worker, worker.step())
                     else:
                         gate.found_nothing(name)
@@ -94,10 +128,14 @@ class Threads:
             os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + self._learner_niceness)
 
 
-def _wait_until_made(workers: int, made: threading.Semaphore, stop: StopSignal) -> None:
-    while workers > 0 and stop.ending is None:
-        if made.acquire(timeout=POLL_SECONDS):
-            workers -= 1
+def _wait_until_made(count: int, made: Queue[tuple[str, Worker]], stop: StopSignal) -> dict[str, Worker]:
+    """The workers by name, unless the run ends before all of them are made."""
+    workers: dict[str, Worker] = {}
+    while len(workers) < count and stop.ending is None:
+        with suppress(Empty):
+            name, worker = made.get(timeout=POLL_SECONDS)
+            workers[name] = worker
+    return workers
 
 
 def _wait_for_the_end(rule: StopRule, clock: WallClock, stop: StopSignal) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mbrl_async.runtime.digest import digest
+from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
 from mbrl_async.runtime.simulated import Simulated
 from mbrl_async.runtime.state import RunSummary
@@ -57,7 +58,7 @@ def run(
     makers = fake_makers(wires, period=REAL_PERIOD) | more.pop("makers", {})  # type: ignore[operator]
     rule = StopRule(trajectories, None, seconds)
     stop = more.pop("stop", None) or StopSignal()
-    return BACKENDS[backend]().run(makers, SCHEDULES[schedule], rule, stop, recorder), recorder  # type: ignore[arg-type]
+    return BACKENDS[backend]().run(makers, SCHEDULES[schedule], rule, stop, recorder, Forgetful()), recorder  # type: ignore[arg-type]
 
 
 @backends
@@ -252,7 +253,7 @@ def test_each_thread_has_its_own_number_of_torch_threads():
     numbers = {COLLECT: 1, LEARN_MODEL: 3, IMPROVE_POLICY: 2}
     makers = {name: counting(name, make) for name, make in fake_makers(wires, period=REAL_PERIOD).items()}
     backend = Threads(torch_threads=numbers, learner_niceness=0)
-    backend.run(makers, SCHEDULES["async"], StopRule(9, None, None), StopSignal(), Recorder())
+    backend.run(makers, SCHEDULES["async"], StopRule(9, None, None), StopSignal(), Recorder(), Forgetful())
     assert seen == numbers
 
 

@@ -8,6 +8,7 @@ import torch
 
 from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.experiment import build_experiment
+from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.stop import Ending, StopSignal
 from mbrl_async.runtime.trace import Counters, StepRecord
 from mbrl_async.types import Metrics
@@ -33,7 +34,9 @@ class Returns:
 def returns_of(*overrides: str) -> list[float]:
     experiment = build_experiment(composed(*overrides))
     returns = Returns()
-    summary = experiment.backend.run(experiment.makers, experiment.schedule, experiment.rule, StopSignal(), returns)
+    summary = experiment.backend.run(
+        experiment.makers, experiment.schedule, experiment.rule, StopSignal(), returns, Forgetful()
+    )
     assert summary.failure is None, summary.failure
     assert summary.ending is Ending.FINISHED
     return returns.values
@@ -72,7 +75,9 @@ def test_sync_is_bit_identical_on_threads_and_on_simulated_for_a_mujoco_task():
 
     def learned(*overrides: str) -> dict[str, torch.Tensor]:
         experiment = build_experiment(composed(*small, *overrides))
-        experiment.backend.run(experiment.makers, experiment.schedule, experiment.rule, StopSignal(), Returns())
+        experiment.backend.run(
+            experiment.makers, experiment.schedule, experiment.rule, StopSignal(), Returns(), Forgetful()
+        )
         newest = experiment.channels.policies.get()
         assert newest is not None
         return dict(newest.parameters)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 
 from mbrl_async.runtime.channels import Latest, Stream
+from mbrl_async.runtime.recovery import Entry, Past, Snapshot
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL
 from mbrl_async.runtime.trace import Counters, StepRecord
 from mbrl_async.runtime.worker import WorkerMaker
-from mbrl_async.types import Clock, Metrics, Parameters, StepReport
+from mbrl_async.types import INPUTS, Clock, Metrics, Parameters, State, StepReport
 
 STEPS = 4  # control steps of a fake trajectory
 PERIOD = 0.25  # seconds of a fake control step: exact in binary, so that virtual times are, too
@@ -61,6 +62,12 @@ class FakeCollector:
     def push(self) -> None:
         self.wires.trajectories.put(self.count)
 
+    def state_dict(self) -> State:
+        return {"count": self.count, INPUTS: self.version}
+
+    def load_state_dict(self, state: State) -> None:
+        self.count, self.version = state["count"], state.get(INPUTS, 0)
+
     def close(self) -> None:
         self.wires.closed.append(COLLECT)
 
@@ -97,6 +104,14 @@ class FakeModelLearner:
 
     def push(self) -> None:
         self.wires.models.put(self.result())
+
+    def state_dict(self) -> State:
+        return {"received": list(self.wires.received), "remaining": self.remaining, "total": self.total.clone()}
+
+    def load_state_dict(self, state: State) -> None:
+        self.wires.received[:] = state["received"]
+        self.remaining = state["remaining"]
+        self.total.copy_(state["total"])
 
     def close(self) -> None:
         self.wires.closed.append(LEARN_MODEL)
@@ -135,6 +150,14 @@ class FakePolicyLearner:
     def push(self) -> None:
         self.wires.policies.put(self.result())
 
+    def state_dict(self) -> State:
+        return {"value": self.value.clone(), INPUTS: {"version": self.version, "model": self.model}}
+
+    def load_state_dict(self, state: State) -> None:
+        inputs = state.get(INPUTS, {"version": 0, "model": torch.zeros(1)})
+        self.value.copy_(state["value"])
+        self.version, self.model = inputs["version"], inputs["model"]
+
     def close(self) -> None:
         self.wires.closed.append(IMPROVE_POLICY)
 
@@ -157,3 +180,38 @@ class Recorder:
     def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
         self.steps.append((record, metrics, counters))
         self._then(record)
+
+
+class MemoryKeeper:
+    """Keeps everything, and makes of it the past of a run that was cut off anywhere."""
+
+    def __init__(self, wires: Wires, past: Past | None = None, every: int = 2) -> None:
+        """`every`: trajectories between two snapshots."""
+        self.past = past or Past()
+        self.entries = list(self.past.entries)
+        self.snapshots: list[tuple[Snapshot, State]] = []
+        self._wires, self._every, self._snapshot_due = wires, every, every
+
+    def append(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def should_snapshot(self, counters: Counters) -> bool:
+        due = counters.trajectories >= self._snapshot_due
+        if due:
+            self._snapshot_due += self._every
+        return due
+
+    def save(self, snapshot: Snapshot) -> None:
+        channels = {name: getattr(self._wires, name).state_dict() for name in ("trajectories", "models", "policies")}
+        self.snapshots.append((snapshot, channels))
+
+    def resumed(self, length: int, wires: Wires) -> MemoryKeeper:
+        """A keeper for new wires, with all that was kept when the journal had so many entries."""
+        entries = self.entries[:length]
+        usable = [each for each in self.snapshots if each[0].position <= length]
+        if not usable:
+            return MemoryKeeper(wires, Past(entries))
+        snapshot, channels = usable[-1]
+        for name, state in channels.items():
+            getattr(wires, name).load_state_dict(state)
+        return MemoryKeeper(wires, Past(entries, snapshot))

@@ -1,0 +1,116 @@
+"""A file that only grows: every entry with its length and its hash, so that a cut-off or altered one shows."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from mbrl_async.checkpoint.codec import CheckpointError
+
+TITLE = b"mbrl-async journal 1\n"
+LENGTH_BYTES = 8
+HASH_BYTES = hashlib.sha256().digest_size
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Appends entries, so that they survive the death of the process at once, and that of the machine after `sync`.
+
+    A disk that takes nothing loses nothing: entries wait in memory, and each `append` and each `sync` tries again.
+
+    Args:
+        path: the file; it is made, or shortened to its whole entries and gone on with.
+
+    Raises:
+        CheckpointError: the file is none of ours, or an entry was altered.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._unwritten = bytearray()
+        self._failing = False
+        whole = whole_length(path) if path.exists() else 0
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT)
+        os.ftruncate(self._file, whole)
+        os.lseek(self._file, whole, os.SEEK_SET)
+        if whole == 0:
+            self._write(TITLE)
+
+    def append(self, entry: bytes) -> None:
+        """Add an entry; never raises."""
+        self._write(len(entry).to_bytes(LENGTH_BYTES, "little") + hashlib.sha256(entry).digest() + entry)
+
+    def sync(self) -> None:
+        """Bring everything onto the disk, as far as it takes it; never raises."""
+        self._write(b"")
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            self._note(error)
+
+    def close(self) -> None:
+        """Bring everything onto the disk; nothing follows."""
+        self.sync()
+        with self._lock:
+            os.close(self._file)
+
+    def _write(self, data: bytes) -> None:
+        with self._lock:
+            self._unwritten += data
+            try:
+                while self._unwritten:
+                    del self._unwritten[: os.write(self._file, self._unwritten)]
+                self._failing = False
+            except OSError as error:
+                self._note(error)
+
+    def _note(self, error: OSError) -> None:
+        if not self._failing:
+            log.warning("The journal of the run takes nothing at the moment (%s): it is kept and tried again.", error)
+        self._failing = True
+
+
+def entries(path: Path) -> Iterator[bytes]:
+    """All whole entries, in order; one that a crash cut off at the end is left out.
+
+    Raises:
+        CheckpointError: the file is none of ours, or an entry was altered.
+    """
+    for entry, _ in _read(path):
+        yield entry
+
+
+def whole_length(path: Path) -> int:
+    """Bytes of the title and all whole entries; 0 if not even the title is whole.
+
+    Raises:
+        CheckpointError: the file is none of ours, or an entry was altered.
+    """
+    end = len(TITLE) if path.stat().st_size >= len(TITLE) else 0
+    return max([end for _, end in _read(path)], default=end)
+
+
+def _read(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Entries, each with the position of its end."""
+    with path.open("rb") as file:
+        title = file.read(len(TITLE))
+        if not TITLE.startswith(title):
+            raise CheckpointError(f"{path} is no journal of a run: give the folder of a run.")
+        number = 0
+        while len(head := file.read(LENGTH_BYTES + HASH_BYTES)) == LENGTH_BYTES + HASH_BYTES:
+            number += 1
+            length = int.from_bytes(head[:LENGTH_BYTES], "little")
+            entry = file.read(min(length, path.stat().st_size))
+            if len(entry) < length:
+                return
+            if hashlib.sha256(entry).digest() != head[LENGTH_BYTES:]:
+                raise CheckpointError(
+                    f"{path} was altered: entry {number} is not what was written; bring back a copy of the file, or "
+                    "start a new run."
+                )
+            yield entry, file.tell()

@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     create_model,
@@ -51,6 +52,15 @@ class TorchThreads(BaseModel):
     improve_policy: PositiveInt
 
 
+class Checkpoint(BaseModel):
+    """When a snapshot of the whole run is made, and how many are kept."""
+
+    model_config = STRICT
+    every_trajectories: PositiveInt | None
+    every_seconds: PositiveFloat | None
+    keep: PositiveInt
+
+
 class Tracking(BaseModel):
     """Where the run is recorded."""
 
@@ -78,6 +88,8 @@ class Settings(BaseModel):
     matmul_precision: Literal["highest", "high", "medium"]
     tracking: Tracking
     sweep: SweepSettings
+    checkpoint: Checkpoint
+    resume: str | None
     # Numbers that the schedule refers to, and the costs that the simulated backend refers to: checked there.
     iteration: dict[str, PositiveInt] = {}
     simulated: dict[str, Any] = {}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.analysis.figures import write_figures
+from mbrl_async.checkpoint.keeper import RunKeeper, forget
+from mbrl_async.checkpoint.lock import only_process
+from mbrl_async.config import ConfigError
 from mbrl_async.experiment import Experiment, build_experiment
 from mbrl_async.results import write_results
+from mbrl_async.runtime.recovery import Past
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import Ending, StopSignal, stop_on_signals
 from mbrl_async.runtime.trace import Counters, Observer, StepRecord
@@ -31,6 +37,18 @@ if TYPE_CHECKING:
 
 FIGURES = "figures"
 """The folder of the figures, among the files and among the artifacts."""
+
+CHECKPOINT = "checkpoint"
+"""The folder, among the files, of what a resumed run needs."""
+
+IDENTITY_FILE = "run.json"
+"""In it: which run it is, and the groups that were chosen for it."""
+
+OUTPUT_TAG = "output"
+"""The MLflow tag that tells where a run's files are."""
+
+RESUMED_TAG = "resumed"
+"""The MLflow tag that counts how often a run was resumed."""
 
 STATUS: Mapping[Ending, Status] = {
     Ending.FINISHED: "FINISHED",
@@ -57,6 +75,8 @@ class Job:
         choices: group -> chosen option, such as env -> half_cheetah.
         output: where files go.
         tags: of the MLflow run, besides those that every run has.
+        resumed: the MLflow run that the files belong to and that goes on; None: a new one.
+        changes: those of the overrides that came with the resumption.
     """
 
     cfg: DictConfig
@@ -64,6 +84,8 @@ class Job:
     choices: Mapping[str, str]
     output: Path
     tags: Mapping[str, str] = field(default_factory=dict)
+    resumed: str | None = None
+    changes: Sequence[str] = ()
 
 
 def run_job(job: Job) -> float:
@@ -76,11 +98,19 @@ def run_job(job: Job) -> float:
         KeyboardInterrupt: the run was interrupted, and all it has is saved; the MLflow run is KILLED, or FINISHED if
             it had reached its stop rule by then.
     """
+    if job.cfg.resume is not None:  # what goes on has its stored configuration, in which nothing is resumed
+        raise ConfigError(f"resume={job.cfg.resume} goes on with one run: start it without -m.")
     experiment = build_experiment(job.cfg)
     client = open_store(experiment.settings.tracking.uri)
     stop = StopSignal()
-    with _torch_settings(experiment.settings.matmul_precision), stop_on_signals(stop):
-        return _record(job, experiment, client, stop)
+    with (
+        _torch_settings(experiment.settings.matmul_precision),
+        stop_on_signals(stop),
+        only_process(job.output / CHECKPOINT),
+        _keeper(job, experiment) as keeper,
+    ):
+        _require_unfinished(job, experiment, client, keeper)
+        return _record(job, experiment, client, stop, keeper)
 
 
 @contextmanager
@@ -96,7 +126,40 @@ def _torch_settings(matmul_precision: str) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSignal) -> float:
+@contextmanager
+def _keeper(job: Job, experiment: Experiment) -> Iterator[RunKeeper]:
+    """Journal and snapshots of the run; of another one that had the same folder, nothing remains."""
+    settings = experiment.settings.checkpoint
+    directory = job.output / CHECKPOINT
+    if job.resumed is None:
+        forget(directory)
+    keeper = RunKeeper(
+        directory=directory,
+        channels=experiment.channels,
+        every_trajectories=settings.every_trajectories,
+        every_seconds=settings.every_seconds,
+        keep=settings.keep,
+        now=time.monotonic,
+    )
+    with closing(keeper):
+        yield keeper
+
+
+def _require_unfinished(job: Job, experiment: Experiment, client: MlflowClient, keeper: RunKeeper) -> None:
+    """Refuse to resume a run that has nothing left to do."""
+    if job.resumed is None or client.get_run(job.resumed).info.status != STATUS[Ending.FINISHED]:
+        return
+    counters = keeper.past.entries[-1].books.counters if keeper.past.entries else Counters()
+    extended = any(override.startswith("stop.") for override in job.changes)
+    if not extended or experiment.rule.reached(counters):
+        raise ConfigError(
+            f"resume={job.resumed}: this run has finished, with {counters.trajectories} trajectories, "
+            f"{counters.env_steps} environment steps and {counters.seconds:.1f} s; to extend it, set a later end, "
+            f"for instance stop.trajectories={2 * counters.trajectories}."
+        )
+
+
+def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSignal, keeper: RunKeeper) -> float:
     """Run within an MLflow run, which ends with the right status whatever happens."""
     environment = describe_environment(source=Path(__file__).parent, device=torch.device(experiment.settings.device))
     run = _start_run(job, experiment, client, environment)
@@ -104,11 +167,14 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
     ending = Ending.FAILED  # unless everything is saved
     delivered = False
     try:
-        _describe(job, run, environment)
+        if job.resumed is None:
+            _describe(job, run, environment, client.tracking_uri)
+        else:
+            _catch_up(job, run, keeper.past, _Observers(display, progress))
         with display:
-            summary = _run(experiment, stop, _Observers(run, display, progress))
+            summary = _run(experiment, stop, _Observers(run, display, progress), keeper)
         write_results(job.output, experiment.channels, summary)
-        run.log_artifacts(job.output, patience=ARTIFACT_SECONDS[summary.ending])
+        run.log_artifacts(job.output, patience=ARTIFACT_SECONDS[summary.ending], without=(CHECKPOINT,))
         ending = summary.ending
     finally:
         delivered = run.finish(STATUS[ending])
@@ -126,26 +192,50 @@ def _start_run(job: Job, experiment: Experiment, client: MlflowClient, environme
         client=client,
         experiment_id=experiment_id(client, settings.tracking.experiment),
         name=f"{tags['algorithm']} {tags['env']} {tags['schedule']} seed {settings.seed}",
-        tags={**tags, "seed": str(settings.seed), **environment.tags(), **job.tags},
+        tags={
+            **tags,
+            "seed": str(settings.seed),
+            OUTPUT_TAG: str(job.output.resolve()),
+            **environment.tags(),
+            **job.tags,
+        },
+        resumed=job.resumed,
     )
 
 
-def _describe(job: Job, run: MlflowRun, environment: Environment) -> None:
+def _describe(job: Job, run: MlflowRun, environment: Environment, tracking_uri: str) -> None:
     """Record everything that is known before the start."""
     config: Any = OmegaConf.to_container(job.cfg, resolve=True)
     run.log_parameters(config)
-    job.output.mkdir(parents=True, exist_ok=True)
+    _write_config(job)
+    environment.write(job.output / "environment.json")
+    identity = {"run_id": run.run_id, "tracking_uri": tracking_uri, "choices": dict(job.choices)}
+    (job.output / CHECKPOINT / IDENTITY_FILE).write_text(json.dumps(identity, indent=2))
+
+
+def _catch_up(job: Job, run: MlflowRun, past: Past, observers: Observer) -> None:
+    """Tell everybody what happened before the resumption, as far as they do not know it."""
+    _write_config(job)
+    run.count(RESUMED_TAG)
+    steps = [(entry.record, entry.metrics, entry.books.counters) for entry in past.entries]
+    run.catch_up(steps)
+    for step in steps:
+        observers.on_step(*step)
+
+
+def _write_config(job: Job) -> None:
     (job.output / "config.yaml").write_text(OmegaConf.to_yaml(job.cfg))
     (job.output / "overrides.txt").write_text("".join(f"{override}\n" for override in job.overrides))
-    environment.write(job.output / "environment.json")
 
 
-def _run(experiment: Experiment, stop: StopSignal, observer: Observer) -> RunSummary:
+def _run(experiment: Experiment, stop: StopSignal, observer: Observer, keeper: RunKeeper) -> RunSummary:
     # What was imported stays: a full collection that walks through it stops every thread for a tenth of a second.
     gc.collect()
     gc.freeze()
     try:
-        summary = experiment.backend.run(experiment.makers, experiment.schedule, experiment.rule, stop, observer)
+        summary = experiment.backend.run(
+            experiment.makers, experiment.schedule, experiment.rule, stop, observer, keeper
+        )
     finally:
         gc.unfreeze()
     if summary.unresponsive:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mbrl_async.config import ConfigError, Settings
@@ -11,7 +11,7 @@ from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.supplies import Supplies, Supply, torch_generator
-from mbrl_async.types import Clock, TaskSpec, Trajectory
+from mbrl_async.types import Clock, State, TaskSpec, Trajectory
 
 Configuration = Mapping[str, Any]
 """The composed configuration, resolved."""
@@ -24,6 +24,15 @@ class Channels:
     trajectories: Stream[Trajectory]
     models: Latest
     policies: Latest
+
+    def state_dict(self) -> State:
+        """What they hold, without the trajectories themselves."""
+        return {each.name: getattr(self, each.name).state_dict() for each in fields(self)}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        for name, channel in state.items():
+            getattr(self, name).load_state_dict(channel)
 
 
 def worker_makers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,12 @@ CLOSE_SECONDS = 1.0
 LOWEST_PRIORITY = 19
 
 log = logging.getLogger(__name__)
+
+
+def forget(directory: Path) -> None:
+    """Remove what was kept there."""
+    (directory / JOURNAL_FILE).unlink(missing_ok=True)
+    shutil.rmtree(directory / SNAPSHOTS_FOLDER, ignore_errors=True)
 
 
 class Saved(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,9 @@ from mbrl_async.tracking.writer import MetricWriter
 from mbrl_async.types import Metrics
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+Step = tuple[StepRecord, Metrics, Counters]
+"""What an `Observer` hears of."""
 
 PATIENCE: Mapping[Status, float] = {"FINISHED": 30.0, "FAILED": 30.0, "KILLED": 0.8}
 """Seconds that the last metrics, and then the status, may take; an interrupted run has to end within five in all."""
@@ -45,6 +48,7 @@ class MlflowRun:
         experiment_id: where the run belongs.
         name: what MLflow's table shows.
         tags: what runs are searched by: task, algorithm, schedule, seed, ...
+        resumed: the run to go on with, whose name and experiment stay as they are; None: a new one.
         now: seconds since 1970.
         patience: seconds that `finish` waits for a store that does not answer, by status.
     """
@@ -56,15 +60,20 @@ class MlflowRun:
         experiment_id: str,
         name: str,
         tags: Mapping[str, str],
+        resumed: str | None = None,
         now: Callable[[], float] = time.time,
         patience: Mapping[Status, float] = PATIENCE,
     ) -> None:
         self._client = client
         self._now = now
         self._patience = patience
-        self._started = now()
-        started = round(self._started * 1000)
-        self.run_id: str = client.create_run(experiment_id, started, dict(tags), name).info.run_id
+        if resumed is None:
+            info = client.create_run(experiment_id, round(now() * 1000), dict(tags), name).info
+        else:
+            info = client.get_run(resumed).info
+            client.update_run(resumed, status="RUNNING")
+        self.run_id: str = info.run_id
+        self._started: int = info.start_time  # milliseconds
         self._writer = MetricWriter(lambda batch: client.log_batch(self.run_id, metrics=batch, synchronous=True))
         self._finished = False
 
@@ -78,15 +87,46 @@ class MlflowRun:
 
     def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
         """Leave the metrics of a step to the writer."""
-        timestamp = round((self._started + record.finish) * 1000)
-        self._writer.put([Metric(name, value, timestamp, counters.env_steps) for name, value in metrics.items()])
+        self._writer.put(self._metrics(record, metrics, counters))
 
-    def log_artifacts(self, directory: Path, below: str | None = None, patience: float = ARTIFACTS_PATIENCE) -> None:
-        """Copy all files of `directory` to the artifacts, in the folder `below`; waits for at most `patience` seconds.
+    def catch_up(self, steps: Iterable[Step]) -> None:
+        """Leave to the writer what MLflow lacks of the steps before a resumption."""
+        names = self._client.get_run(self.run_id).data.metrics
+        known = {
+            name: {(metric.timestamp, metric.value) for metric in self._client.get_metric_history(self.run_id, name)}
+            for name in names
+        }
+        for step in steps:
+            metrics = self._metrics(*step)
+            self._writer.put(
+                [each for each in metrics if (each.timestamp, each.value) not in known.get(each.key, set())]
+            )
+
+    def count(self, tag: str) -> None:
+        """Add 1 to a tag that counts; without it, there was none so far."""
+        so_far = int(self._client.get_run(self.run_id).data.tags.get(tag, 0))
+        self._client.set_tag(self.run_id, tag, str(so_far + 1))
+
+    def log_artifacts(
+        self,
+        directory: Path,
+        below: str | None = None,
+        patience: float = ARTIFACTS_PATIENCE,
+        without: Collection[str] = (),
+    ) -> None:
+        """Copy the files of `directory` to the artifacts, in the folder `below`; waits for at most `patience` seconds.
+
+        What is named in `without` is left out.
 
         Does not raise, because the files are safe where they are: says so if MLflow does not take them.
         """
-        failure = _attempt(lambda: self._client.log_artifacts(self.run_id, str(directory), below), patience)
+
+        def copy() -> None:
+            for path in sorted(directory.iterdir()):
+                if path.name not in without:
+                    self._client.log_artifact(self.run_id, str(path), below)
+
+        failure = _attempt(copy, patience)
         if failure is not None:
             log.error("MLflow run %s: its files are in %s, but not in MLflow (%s).", self.run_id, directory, failure)
 
@@ -105,6 +145,10 @@ class MlflowRun:
             failure = self._writer.failure or _no_answer(patience)
             log.error("MLflow run %s: its last %d metrics are lost (%s).", self.run_id, lost, failure)
         return self._terminate(status, patience) and not lost
+
+    def _metrics(self, record: StepRecord, metrics: Metrics, counters: Counters) -> list[Metric]:
+        timestamp = self._started + round(record.finish * 1000)
+        return [Metric(name, value, timestamp, counters.env_steps) for name, value in metrics.items()]
 
     def _terminate(self, status: Status, patience: float) -> bool:
         ended = round(self._now() * 1000)

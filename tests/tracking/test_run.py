@@ -126,7 +126,7 @@ class BrokenClient:
             self._hang.wait(10)  # longer than the test's patience; the thread is a daemon
         raise ConnectionError("the store is away")
 
-    log_batch = set_terminated = log_artifacts = _break
+    log_batch = set_terminated = log_artifact = _break
 
 
 @pytest.mark.parametrize(("hang", "reason"), [(False, "the store is away"), (True, "no answer")])
@@ -135,6 +135,7 @@ def test_a_store_that_stays_away_stops_nothing_and_is_told(
 ):
     run = start(BrokenClient(client, hang), experiment, patience=dict.fromkeys(PATIENCE, 0.05))
     step(run, finish=1.0, env_steps=1, length=1.0, value=2.0)
+    (tmp_path / "file").touch()
     run.log_artifacts(tmp_path, patience=0.05)
     run.finish("KILLED")
     sentences = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]

@@ -1,0 +1,90 @@
+"""From `resume=...` to the job that goes on where the run was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from omegaconf import DictConfig, OmegaConf
+
+from mbrl_async.config import ConfigError
+from mbrl_async.job import CHECKPOINT, IDENTITY_FILE, OUTPUT_TAG, Job
+from mbrl_async.tracking.store import open_store
+
+MAY_CHANGE = ("stop.", "checkpoint.", "tracking.uri", "resume")
+"""Beginnings of the settings that a resumed run may have different from before: none alters what its workers do."""
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What a run's folder says about itself."""
+
+    run_id: str
+    tracking_uri: str
+    choices: Mapping[str, str]
+
+
+def resumed(job: Job) -> Job:
+    """The job that goes on with the run which `resume` names, by its stored configuration.
+
+    Raises:
+        ConfigError: there is no such run, or a setting is changed that cannot be.
+        TrackingError: MLflow cannot be used as configured.
+    """
+    _require_honourable(job.overrides)
+    output = _output(job.cfg)
+    identity = _identity(output)
+    cfg = OmegaConf.load(output / "config.yaml")
+    assert isinstance(cfg, DictConfig), "it was written by a job"
+    cfg.tracking.uri = identity.tracking_uri  # absolute, wherever this process was started
+    changes = [override for override in job.overrides if not override.startswith("resume=")]
+    for change in changes:
+        key = _key(change)
+        OmegaConf.update(cfg, key, OmegaConf.select(job.cfg, key))
+    changed = {_key(change) for change in changes}
+    before = (output / "overrides.txt").read_text().splitlines()
+    unchanged = [override for override in before if _key(override) not in changed]
+    return Job(cfg, [*unchanged, *changes], identity.choices, output, resumed=identity.run_id, changes=changes)
+
+
+def _require_honourable(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if not _key(override).startswith(MAY_CHANGE):
+            raise ConfigError(
+                f"{override} cannot be changed in a resumed run, which would be another one then: leave it out, or "
+                "start a new run without resume."
+            )
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _output(cfg: DictConfig) -> Path:
+    """The folder of the run, which `resume` names or MLflow knows."""
+    folder = Path(cfg.resume)
+    if folder.is_dir():
+        return folder
+    client = open_store(cfg.tracking.uri)
+    try:
+        tags = client.get_run(cfg.resume).data.tags
+    except MlflowException as error:
+        raise ConfigError(
+            f"resume={cfg.resume} is neither a folder nor a run in tracking.uri={cfg.tracking.uri}: give the id of a "
+            "run, or its folder under outputs/."
+        ) from error
+    return Path(tags.get(OUTPUT_TAG, cfg.resume))
+
+
+def _identity(output: Path) -> _Identity:
+    path = output / CHECKPOINT / IDENTITY_FILE
+    try:
+        return _Identity(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"resume: {path} is not there or not what a run wrote, so nothing says how to go on; give the folder of "
+            "a run."
+        ) from error

@@ -1,0 +1,230 @@
+"""Whole jobs that end early and go on: what they leave is what they would have left at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
+from mbrl_async.checkpoint.codec import CheckpointError
+from mbrl_async.checkpoint.lock import LOCK_FILE
+from mbrl_async.config import ConfigError
+from mbrl_async.job import CHECKPOINT, Job, WorkerFailedError, run_job
+from mbrl_async.resume import resumed
+from mbrl_async.runtime.trace import read_trace
+from tests.small import FEW_STEPS, SMALL, composed
+
+CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
+OFTEN = "checkpoint.every_trajectories=1"
+LEARNED = ("policy", "model", "trajectories")
+ASYNC = ("backend=simulated", "simulated.costs.learn_model=0.6", "simulated.costs.improve_policy=0.4", OFTEN)
+SYNC_ON_THREADS = ("schedule=sync", *FEW_STEPS, "backend=threads", "pace.factor=0", OFTEN)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mbrl_async.job.write_figures", lambda *_: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def uri(client: MlflowClient) -> str:
+    return f"tracking.uri={client.tracking_uri}"
+
+
+@pytest.fixture(scope="module")
+def whole(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A run that nothing happened to; whoever wants to change its files takes a copy."""
+    overrides = (*SMALL, uri, *ASYNC)
+    job = Job(composed(*overrides), overrides, CHOICES, tmp_path_factory.mktemp("whole"))
+    run_job(job)
+    return job
+
+
+@pytest.fixture
+def job(tmp_path: Path, uri: str) -> Callable[..., Job]:
+    def make(name: str, *overrides: str) -> Job:
+        return Job(composed(*SMALL, uri, *overrides), (*SMALL, uri, *overrides), CHOICES, tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def resume(uri: str) -> Callable[..., float]:
+    def run(what: object, *overrides: str) -> float:
+        overrides = (f"resume={what}", uri, *overrides)
+        return run_job(resumed(Job(composed(*overrides), overrides, {}, Path("unused"))))
+
+    return run
+
+
+def run_id(job: Job, client: MlflowClient) -> str:
+    (run,) = [
+        run
+        for run in client.search_runs([each.experiment_id for each in client.search_experiments()])
+        if run.data.tags["output"] == str(job.output)
+    ]
+    return str(run.info.run_id)
+
+
+def left_by(job: Job, client: MlflowClient, *, times: bool = True) -> dict[str, object]:
+    """Trace, everything learned, and all curves."""
+    steps = [
+        (each.worker, each.index, dict(each.pulled), each.digest, *((each.start, each.finish) if times else ()))
+        for each in read_trace(job.output / "trace.jsonl")
+    ]
+    tensors = {
+        f"{name}/{key}": tensor.tolist()
+        for name in LEARNED
+        for key, tensor in load_file(job.output / f"{name}.safetensors").items()
+    }
+    run = client.get_run(run_id(job, client))
+    names = sorted(name for name in run.data.metrics if times or name in {"collect/return", "improve_policy/kl"})
+    curves = {
+        name: [
+            (metric.step, metric.value, *((metric.timestamp - run.info.start_time,) if times else ()))
+            for metric in client.get_metric_history(run.info.run_id, name)
+        ]
+        for name in names
+    }
+    return {"steps": steps, "tensors": tensors, "curves": curves}
+
+
+def cut_off(job: Job, client: MlflowClient, share: float) -> None:
+    """What is left of a process that was killed when its journal had this share of its bytes."""
+    journal = job.output / CHECKPOINT / "journal"
+    os.truncate(journal, int(share * journal.stat().st_size))
+    client.update_run(run_id(job, client), status="RUNNING")
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.5])
+def test_a_killed_simulated_run_ends_as_if_it_had_not_been_killed(job, whole, resume, client, share):
+    killed = job("killed", *ASYNC)
+    run_job(killed)
+    cut_off(killed, client, share)
+    resume(run_id(killed, client))
+    assert left_by(killed, client) == left_by(whole, client)
+    run = client.get_run(run_id(killed, client))
+    assert (run.info.status, run.data.tags["resumed"]) == ("FINISHED", "1")
+
+
+@pytest.mark.parametrize("backend", [ASYNC, SYNC_ON_THREADS], ids=["simulated", "threads"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been_interrupted(job, whole, resume, client, monkeypatch, backend):
+    interrupted = job("interrupted", *backend)
+    if backend is not ASYNC:
+        whole = job("whole", *backend)
+        run_job(whole)
+    improve, updates = ImaginedPolicyImprovement.improve, []
+
+    def interrupt(self, *arguments):
+        updates.append(1)
+        if len(updates) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return improve(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImaginedPolicyImprovement, "improve", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(interrupted)
+    assert client.get_run(run_id(interrupted, client)).info.status == "KILLED"
+    resume(interrupted.output)  # its folder will do, too
+    times = backend is ASYNC
+    assert left_by(interrupted, client, times=times) == left_by(whole, client, times=times)
+    assert client.get_run(run_id(interrupted, client)).info.status == "FINISHED"
+
+
+def test_a_finished_run_says_so(whole, resume):
+    with pytest.raises(ConfigError, match="has finished, with 5 trajectories, 100 environment steps"):
+        resume(whole.output)
+    with pytest.raises(ConfigError, match=r"for instance stop.trajectories=10"):
+        resume(whole.output, "stop.trajectories=4")
+
+
+def test_a_failed_run_goes_on_from_its_last_step_and_a_finished_one_can_be_extended(job, resume, client, monkeypatch):
+    longer, failing = job("longer", *ASYNC, "stop.trajectories=7"), job("failing", *ASYNC)
+    improve, updates = ImaginedPolicyImprovement.improve, []
+
+    def fail(self, *arguments):
+        updates.append(1)
+        if len(updates) == 3:
+            raise ArithmeticError("once")
+        return improve(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImaginedPolicyImprovement, "improve", fail)
+        with pytest.raises(WorkerFailedError, match="improve_policy failed: ArithmeticError: once"):
+            run_job(failing)
+    resume(run_id(failing, client))
+    resume(run_id(failing, client), "stop.trajectories=7")
+    run_job(longer)
+    assert left_by(failing, client) == left_by(longer, client)
+    assert "stop.trajectories=7" in (failing.output / "overrides.txt").read_text().splitlines()
+    assert client.get_run(run_id(failing, client)).data.tags["resumed"] == "2"
+
+
+@pytest.mark.parametrize("override", ["seed=1", "schedule=sync", "dynamics.ensemble.members=4", "pace.factor=0.5"])
+def test_what_would_make_it_another_run_is_refused_by_name(tmp_path, uri, override):
+    overrides = (f"resume={tmp_path}", uri, override)
+    with pytest.raises(ConfigError, match=f"^{override} cannot be changed in a resumed run"):
+        resumed(Job(composed(*overrides), overrides, {}, tmp_path))
+
+
+def test_a_second_process_on_the_same_run_is_refused(whole, resume):
+    with (
+        FileLock(whole.output / CHECKPOINT / LOCK_FILE),
+        pytest.raises(CheckpointError, match="is in use by another process"),
+    ):
+        resume(whole.output, "stop.trajectories=8")
+
+
+def test_damaged_snapshots_are_refused_by_name_and_not_needed(job, whole, resume, client, caplog):
+    damaged = job("damaged", *ASYNC)
+    run_job(damaged)
+    cut_off(damaged, client, 0.9)
+    newest, older = sorted((damaged.output / CHECKPOINT / "snapshots").iterdir(), reverse=True)
+    altered, missing = newest / "learn_model.safetensors", older / "channels.safetensors"
+    data = bytearray(altered.read_bytes())
+    data[-1] ^= 1
+    altered.write_bytes(data)
+    missing.unlink()
+    resume(damaged.output)
+    assert left_by(damaged, client) == left_by(whole, client)
+    assert f"{altered} is not the file that was written" in caplog.text
+    assert str(missing) in caplog.text
+
+
+def test_an_altered_journal_is_refused_by_name_and_left_alone(whole, resume, tmp_path):
+    shutil.copytree(whole.output, tmp_path / "altered")
+    journal = tmp_path / "altered" / CHECKPOINT / "journal"
+    data = bytearray(journal.read_bytes())
+    data[len(data) // 2] ^= 1
+    journal.write_bytes(data)
+    with pytest.raises(CheckpointError, match=f"{journal} was altered: entry"):
+        resume(tmp_path / "altered", "stop.trajectories=8")
+    assert journal.read_bytes() == data
+
+
+@pytest.mark.parametrize("what", ["0123456789abcdef", "a folder"])
+def test_what_is_no_run_is_refused(resume, tmp_path, what):
+    with pytest.raises(ConfigError, match=r"neither a folder nor a run|is not there"):
+        resume(tmp_path if what == "a folder" else what)
+
+
+def test_nothing_is_kept_whose_loading_could_execute_code(whole):
+    files = {path.name for path in (whole.output / CHECKPOINT).rglob("*") if path.is_file()}
+    assert {Path(name).suffix for name in files} == {"", ".json", ".safetensors"}
+    assert {name for name in files if not Path(name).suffix} == {"journal", "lock"}
+
+
+def test_a_sweep_resumes_nothing(job):
+    with pytest.raises(ConfigError, match="resume=some_run goes on with one run: start it without -m"):
+        run_job(job("swept", "resume=some_run"))

@@ -71,7 +71,7 @@ def run_id(job: Job, client: MlflowClient) -> str:
     (run,) = [
         run
         for run in client.search_runs([each.experiment_id for each in client.search_experiments()])
-        if run.data.tags["output"] == str(job.output)
+        if run.data.tags.get("output") == str(job.output)
     ]
     return str(run.info.run_id)
 

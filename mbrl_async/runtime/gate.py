@@ -87,6 +87,11 @@ class Gate:
         with self._changed:
             self._state.keep_state(name, state)
 
+    def begun(self, name: str) -> float | None:
+        """When a worker began the step that it is in; None between two steps."""
+        with self._changed:
+            return self._state.begun(name)
+
     def fail(self, worker: str, error: BaseException) -> None:
         """`worker` raised `error`."""
         with self._changed:

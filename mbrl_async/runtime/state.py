@@ -56,6 +56,7 @@ class RunState:
         self._observer = observer
         self._keeper = keeper
         self._cut = Cut(workers)
+        self._begun: dict[str, float] = {}
         self._in_flight: dict[str, InFlight] = {}
         self._shares = Shares(workers)
         self._staleness = Staleness()
@@ -87,6 +88,11 @@ class RunState:
         self._shares.advance(now)
         self._shares.set(worker, "busy")
         self._cut.drop(worker)
+        self._begun[worker] = now
+
+    def begun(self, worker: str) -> float | None:
+        """When `worker` began the step that it is in; None between two steps."""
+        return self._begun.get(worker)
 
     def has_pulled(self, worker: str, start: float, pulled: Mapping[str, int]) -> None:
         """The step that `worker` began at `start` works with these versions."""
@@ -107,6 +113,7 @@ class RunState:
     def found_nothing(self, worker: str, now: float) -> None:
         """`worker` pulled and had nothing to do."""
         self._shares.advance(now)
+        self._begun.pop(worker, None)
         self._progress = self._schedule.after(self._progress, worker, idle=True)
         self._wait(worker)
 
@@ -117,6 +124,7 @@ class RunState:
         """
         self._shares.advance(now)
         self._cut.drop(worker)
+        self._begun.pop(worker, None)
         self._in_flight.pop(worker, None)
         if self._stop.ending is not None:
             self._wait(worker)

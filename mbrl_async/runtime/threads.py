@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mbrl_async.runtime.clock import WallClock
 from mbrl_async.runtime.gate import Gate
+from mbrl_async.runtime.heartbeat import Pulse, SilentWorkerError
 from mbrl_async.runtime.recovery import Keeper, Past
 from mbrl_async.runtime.redo import go_on
 from mbrl_async.runtime.schedule import COLLECT, Schedule
@@ -42,13 +43,20 @@ class Threads:
 
     Args:
         torch_threads: worker -> threads that torch may use within one of its operations.
+        hang_seconds: a worker that does not look at the clock for so long in a step has failed; None: it may. All look
+            far more often than once a second, except while a task or a robot answers.
         learner_niceness: how much lower the operating system ranks learners than the collector, which has deadlines
             (0: equal; Linux only).
     """
 
     def __init__(
-        self, *, torch_threads: Mapping[str, PositiveInt], learner_niceness: Annotated[int, Field(ge=0, le=19)]
+        self,
+        *,
+        torch_threads: Mapping[str, PositiveInt],
+        learner_niceness: Annotated[int, Field(ge=0, le=19)],
+        hang_seconds: PositiveFloat | None,
     ) -> None:
+        self._hang_seconds = hang_seconds
         self._torch_threads = torch_threads
         self._learner_niceness = learner_niceness
 
@@ -66,8 +74,9 @@ class Threads:
         state = RunState(makers, schedule, rule, stop, observer, keeper)
         gate = Gate(state, clock, stop)
         made: Queue[tuple[str, Worker]] = Queue()
+        pulses = {name: Pulse(clock) for name in makers}
         threads = [
-            threading.Thread(target=self._work, args=(name, make, gate, clock, made), name=name, daemon=True)
+            threading.Thread(target=self._work, args=(name, make, gate, pulses[name], made), name=name, daemon=True)
             for name, make in makers.items()
         ]
         for thread in threads:
@@ -76,7 +85,7 @@ class Threads:
         if stop.ending is None:
             self._resume({name: workers[name] for name in makers}, keeper.past, state, clock, gate)
         gate.open()
-        _wait_for_the_end(rule, clock, stop)
+        _wait_for_the_end(rule, clock, stop, lambda: self._fail_who_is_silent(threads, pulses, clock, gate))
         now = clock.now()
         gate.close()
         return state.summary(now, _join(threads, clock))
@@ -100,9 +109,7 @@ class Threads:
                 gate.finish(name, step.start, workers[name], step.report)
         torch.set_num_threads(threads)
 
-    def _work(
-        self, name: str, make: WorkerMaker, gate: Gate, clock: WallClock, made: Queue[tuple[str, Worker]]
-    ) -> None:
+    def _work(self, name: str, make: WorkerMaker, gate: Gate, clock: Pulse, made: Queue[tuple[str, Worker]]) -> None:
         try:
             self._prepare_thread(name)
             with closing(make(clock)) as worker:
@@ -118,6 +125,18 @@ class Threads:
             pass
         except BaseException as error:  # a SystemExit, too: nobody else would hear of it in this thread
             gate.fail(name, error)
+
+    def _fail_who_is_silent(
+        self, threads: list[threading.Thread], pulses: Mapping[str, Pulse], clock: WallClock, gate: Gate
+    ) -> None:
+        limit = float("inf") if self._hang_seconds is None else self._hang_seconds
+        for thread in threads:
+            begun = gate.begun(thread.name)
+            if not thread.is_alive():
+                gate.fail(thread.name, SilentWorkerError("its thread ended, and nobody told it to."))
+            elif begun is not None and clock.now() - max(begun, pulses[thread.name].beat) > limit:
+                sentence = f"it has not looked at the clock for {limit:g} s (backend.hang_seconds): it hangs."
+                gate.fail(thread.name, SilentWorkerError(sentence))
 
     def _prepare_thread(self, name: str) -> None:
         # The first question of a thread resets its number to what another thread set last: ask before setting it.
@@ -138,7 +157,7 @@ def _wait_until_made(count: int, made: Queue[tuple[str, Worker]], stop: StopSign
     return workers
 
 
-def _wait_for_the_end(rule: StopRule, clock: WallClock, stop: StopSignal) -> None:
+def _wait_for_the_end(rule: StopRule, clock: WallClock, stop: StopSignal, watch: Callable[[], None]) -> None:
     limit = float("inf") if rule.seconds is None else rule.seconds
     while stop.ending is None:
         remaining = limit - clock.now()
@@ -146,6 +165,7 @@ def _wait_for_the_end(rule: StopRule, clock: WallClock, stop: StopSignal) -> Non
             stop.request(Ending.FINISHED)
         else:
             stop.wait(min(POLL_SECONDS, remaining))
+            watch()
     stop.request(stop.ending)  # wakes workers that sleep, also after a signal
 
 

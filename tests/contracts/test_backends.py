@@ -23,7 +23,7 @@ from tests.runtime.fakes import FakePolicyLearner, Recorder, Wires, fake_makers
 ONE_THREAD = dict.fromkeys(WORKERS, 1)
 FIXED_COSTS = {LEARN_MODEL: 0.5, IMPROVE_POLICY: 0.25}
 BACKENDS: dict[str, Callable[[], Threads | Simulated]] = {
-    "threads": lambda: Threads(torch_threads=ONE_THREAD, learner_niceness=0),
+    "threads": lambda: Threads(torch_threads=ONE_THREAD, learner_niceness=0, hang_seconds=None),
     "simulated": lambda: Simulated(torch_threads=ONE_THREAD, costs=FIXED_COSTS),
     "simulated, measured": lambda: Simulated(torch_threads=ONE_THREAD, costs="measured"),
 }
@@ -252,7 +252,7 @@ def test_each_thread_has_its_own_number_of_torch_threads():
 
     numbers = {COLLECT: 1, LEARN_MODEL: 3, IMPROVE_POLICY: 2}
     makers = {name: counting(name, make) for name, make in fake_makers(wires, period=REAL_PERIOD).items()}
-    backend = Threads(torch_threads=numbers, learner_niceness=0)
+    backend = Threads(torch_threads=numbers, learner_niceness=0, hang_seconds=None)
     backend.run(makers, SCHEDULES["async"], StopRule(9, None, None), StopSignal(), Recorder(), Forgetful())
     assert seen == numbers
 

@@ -1,0 +1,92 @@
+"""A worker that says nothing any more ends the run, in a stated time and with a sentence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from mbrl_async.runtime.heartbeat import SilentWorkerError
+from mbrl_async.runtime.recovery import Forgetful
+from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
+from mbrl_async.runtime.state import RunSummary
+from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
+from mbrl_async.runtime.threads import GRACE_SECONDS, Threads
+from mbrl_async.runtime.worker import Worker, WorkerMaker
+from mbrl_async.types import Clock, StepReport
+from tests.runtime.fakes import Recorder, Wires, fake_makers
+
+SCHEDULE = Schedule(warm_up=[], cycle=[{COLLECT: 1}, {LEARN_MODEL: 1}, {IMPROVE_POLICY: 1}])
+HANG_SECONDS = 0.3
+
+
+def run(hang_seconds: float | None = HANG_SECONDS, **waits: Callable[[Clock], object]) -> RunSummary:
+    """A run in which the named workers wait in each step."""
+    wires = Wires()
+    backend = Threads(torch_threads=dict.fromkeys(WORKERS, 1), learner_niceness=0, hang_seconds=hang_seconds)
+    makers = fake_makers(wires, period=0.002)
+    makers |= {name: waiting(makers[name], wait) for name, wait in waits.items()}
+    return backend.run(makers, SCHEDULE, StopRule(3, None, None), StopSignal(), Recorder(), Forgetful())
+
+
+def waiting(make: WorkerMaker, wait: Callable[[Clock], object]) -> WorkerMaker:
+    def made(clock: Clock) -> Worker:
+        worker = make(clock)
+        step = worker.step
+
+        def wait_and_step() -> StepReport:
+            wait(clock)
+            return step()
+
+        worker.step = wait_and_step  # type: ignore[method-assign]
+        return worker
+
+    return made
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_worker_that_hangs_fails_the_run_in_time(worker):
+    over = threading.Event()
+    began = time.monotonic()
+    summary = run(**{worker: lambda _: over.wait(60)})
+    over.set()
+    assert summary.ending is Ending.FAILED
+    assert summary.failure is not None
+    assert summary.failure.worker == worker
+    assert isinstance(summary.failure.error, SilentWorkerError)
+    assert "has not looked at the clock for 0.3 s (backend.hang_seconds)" in str(summary.failure.error)
+    assert summary.unresponsive == (worker,)
+    # 20 s for a machine that is busy with other things.
+    assert time.monotonic() - began < HANG_SECONDS + GRACE_SECONDS + 20
+
+
+def test_a_step_may_take_long_if_it_looks_at_the_clock():
+    def work(clock: Clock) -> None:
+        until = clock.now() + 3 * HANG_SECONDS
+        while clock.now() < until:
+            clock.check()
+
+    assert run(learn_model=work).ending is Ending.FINISHED
+
+
+def test_without_a_limit_nobody_hangs():
+    over = threading.Event()
+    assert run(None, learn_model=lambda _: over.wait(0.2)).ending is Ending.FINISHED
+
+
+def test_a_thread_that_dies_without_a_word_fails_the_run(monkeypatch):
+    work = Threads._work
+
+    def die(self, name, make, gate, clock, made):
+        if name == LEARN_MODEL:
+            made.put((name, make(clock)))
+        else:
+            work(self, name, make, gate, clock, made)
+
+    monkeypatch.setattr(Threads, "_work", die)
+    summary = run()
+    assert summary.failure is not None
+    assert summary.failure.worker == LEARN_MODEL
+    assert "its thread ended" in str(summary.failure.error)

@@ -1,0 +1,199 @@
+"""What is kept of a run: bytes, journal, snapshots and keeper, each with the faults that disks and people have."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mbrl_async.checkpoint import journal as journal_module
+from mbrl_async.checkpoint.codec import CheckpointError, decode, encode
+from mbrl_async.checkpoint.journal import Journal, entries, whole_length
+from mbrl_async.checkpoint.keeper import RunKeeper
+from mbrl_async.checkpoint.snapshots import SavedSnapshot, SnapshotFolder
+from mbrl_async.runtime.recovery import Snapshot
+from mbrl_async.runtime.trace import Counters
+from tests.runtime.fakes import Wires
+
+STATE = {
+    "weights": {"layer.0/weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor([1, 2])},
+    "generator": {"state": 2**100 + 1, "kind": "PCG64"},
+    "average": float("nan"),
+    "loss": 0.1 + 0.2,
+    "nothing": None,
+    "empty": {},
+    "list": [1, "two", None],
+}
+
+
+def test_a_state_comes_back_to_the_last_bit():
+    back = decode(encode(STATE))
+    assert torch.equal(back["weights"]["layer.0/weight"], STATE["weights"]["layer.0/weight"])
+    assert back["weights"]["steps"].dtype == torch.int64
+    assert back["average"] != back["average"]
+    for name in ("generator", "loss", "nothing", "empty", "list"):
+        assert back[name] == STATE[name]
+
+
+@pytest.mark.parametrize("data", [b"", b"no state", encode(STATE)[:-1], encode(STATE)[:40]])
+def test_other_bytes_are_no_state(data):
+    with pytest.raises(CheckpointError, match="no saved state"):
+        decode(data)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    journal = Journal(tmp_path / "journal")
+    for number in range(5):
+        journal.append(bytes([number]) * 10)
+    journal.close()
+    return tmp_path / "journal"
+
+
+def test_a_journal_that_is_cut_off_anywhere_has_its_whole_entries_and_goes_on(path):
+    data, whole = path.read_bytes(), list(entries(path))
+    assert [len(entry) for entry in whole] == [10] * 5
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        kept = list(entries(path))
+        assert kept == whole[: len(kept)]
+        journal = Journal(path)
+        journal.append(b"new")
+        journal.close()
+        assert list(entries(path)) == [*kept, b"new"]
+
+
+def test_a_journal_that_was_altered_anywhere_gives_nothing_that_was_not_written(path):
+    data, whole = path.read_bytes(), list(entries(path))
+    for position in range(len(data)):
+        altered = bytearray(data)
+        altered[position] ^= 1
+        path.write_bytes(altered)
+        try:
+            assert list(entries(path)) == whole[: len(list(entries(path)))], "an altered length looks like a cut"
+        except CheckpointError as error:
+            assert str(path) in str(error)  # noqa: PT017  (whether it raises depends on the byte)
+
+
+def test_a_full_disk_loses_no_entry_and_is_told_once(path, monkeypatch, caplog):
+    write, full = os.write, True
+
+    def limited(file: int, data: bytes) -> int:
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data[:3])  # and slowly, afterwards
+
+    journal = Journal(path)
+    monkeypatch.setattr(journal_module.os, "write", limited)
+    journal.append(b"first")
+    journal.append(b"second")
+    full = False
+    journal.sync()
+    monkeypatch.undo()
+    journal.close()
+    assert list(entries(path))[5:] == [b"first", b"second"]
+    assert caplog.text.count("No space left on device") == 1
+
+
+def test_what_is_no_journal_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "other").write_bytes(b"something else\n" * 10)
+    with pytest.raises(CheckpointError, match="is no journal of a run"):
+        Journal(tmp_path / "other")
+    assert (tmp_path / "other").read_bytes() == b"something else\n" * 10
+    assert whole_length(Path(__file__).parent / "__init__.py") == 0
+
+
+def saved(position: int) -> SavedSnapshot:
+    workers = {"collect": {"count": position}, "learn_model": {"total": torch.full((3,), float(position))}}
+    return SavedSnapshot(Snapshot(position, workers, {"collect": 1.5}), {"models": {}})
+
+
+def test_the_newest_snapshots_are_kept_and_the_newest_that_fits_is_read(tmp_path):
+    folder = SnapshotFolder(tmp_path, keep=2)
+    assert folder.newest(100) is None
+    for position in (5, 9, 12):
+        folder.save(saved(position))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["0000000009", "0000000012"]
+    newest, older = folder.newest(12), folder.newest(11)
+    assert newest is not None
+    assert older is not None
+    assert (newest.snapshot.position, older.snapshot.position) == (12, 9)
+    assert dict(newest.snapshot.in_flight) == {"collect": 1.5}
+    assert newest.snapshot.workers["learn_model"]["total"].tolist() == [12.0] * 3
+    assert folder.newest(8) is None
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "learn_model.safetensors", "channels.safetensors"])
+@pytest.mark.parametrize("damage", ["altered", "cut off", "missing"])
+def test_a_damaged_snapshot_is_refused_by_name_and_the_previous_one_used(tmp_path, caplog, file, damage):
+    folder = SnapshotFolder(tmp_path, keep=2)
+    folder.save(saved(5))
+    folder.save(saved(9))
+    path = tmp_path / "0000000009" / file
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(data[: len(data) // 2] if damage == "cut off" else b"\0" + data[1:])
+    newest = folder.newest(9)
+    assert newest is not None
+    assert newest.snapshot.position == 5
+    assert str(path) in caplog.text
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunKeeper]:
+    monkeypatch.setattr("mbrl_async.checkpoint.keeper.SYNC_SECONDS", 1000.0)  # the test does the writer's work
+
+    class Channels:
+        def __init__(self) -> None:
+            self.wires = Wires()
+
+        def state_dict(self) -> dict[str, object]:
+            return {"models": self.wires.models.state_dict()}
+
+        def load_state_dict(self, state: dict[str, object]) -> None:
+            self.wires.models.load_state_dict(state["models"])  # type: ignore[arg-type]
+
+    clock = iter(range(0, 10_000, 10))
+    made = RunKeeper(
+        directory=tmp_path,
+        channels=Channels(),
+        every_trajectories=3,
+        every_seconds=25,
+        keep=2,
+        now=lambda: float(next(clock)),
+    )
+    yield made
+    made.close()
+
+
+def test_a_snapshot_is_due_after_trajectories_or_seconds_whichever_comes_first(keeper):
+    due = [keeper.should_snapshot(Counters(trajectories=count)) for count in (1, 1, 1, 4, 4, 4, 4, 7)]
+    # 10 s pass between two questions: after 30 s, after three more trajectories, after 30 s, after three more.
+    assert due == [False, False, True, True, False, False, True, True]
+
+
+def test_a_full_disk_gives_up_a_snapshot_says_so_once_and_keeps_the_older(keeper, tmp_path, monkeypatch, caplog):
+    keeper.save(saved(5).snapshot)
+    keeper._save_what_waits()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mbrl_async.checkpoint.snapshots._write", fail)
+        for position in (7, 8):
+            keeper.save(saved(position).snapshot)
+            keeper._save_what_waits()
+    assert caplog.text.count("No space left on device") == 1
+    assert [each.name for each in (tmp_path / "snapshots").iterdir()] == ["0000000005"]
+    keeper.save(saved(9).snapshot)
+    keeper._save_what_waits()
+    newest = SnapshotFolder(tmp_path / "snapshots", 2).newest(9)
+    assert newest is not None
+    assert newest.snapshot.position == 9

@@ -15,12 +15,12 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from benchmarks import collection, dynamics, mbrl_lib, policy_step, tracking, whole_run
+from benchmarks import collection, dynamics, mbrl_lib, meta_update, policy_step, tracking, whole_run
 from benchmarks.measurement import Measurement
 from benchmarks.report import machine, table, write_json
 from mbrl_async.tracking.environment import describe_environment
 
-PARTS = ("whole_run", "dynamics", "policy_step", "collection", "tracking", "peer")
+PARTS = ("whole_run", "dynamics", "policy_step", "meta_update", "collection", "tracking", "peer")
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[M
     if "policy_step" in parts:
         rows = (policy_step.measure(threads, effort.repetitions, effort.many_rollouts) for threads in effort.threads)
         yield "policy improvement, 50 x 200 imagined transitions", list(chain.from_iterable(rows))
+    if "meta_update" in parts:
+        rows = (meta_update.measure(threads, effort.repetitions) for threads in effort.threads)
+        yield "meta update of MB-MPO, 2 x 80 000 and 2 x 100 000 imagined transitions", list(chain.from_iterable(rows))
     if "collection" in parts:
         yield "collection, HalfCheetah", collection.measure(effort.repetitions)
     if "tracking" in parts:

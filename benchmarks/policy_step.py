@@ -21,6 +21,7 @@ from mbrl_async.algorithms.trpo import TRPO
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import TaskSpec
+from mbrl_async.workers.policy_learner import PolicyImprovement
 
 VELOCITY = 8  # the index of HalfCheetah's observation that is rewarded
 ROLLOUTS, HORIZON = 50, 200
@@ -56,9 +57,9 @@ class PolicyStep:
             rollouts=ROLLOUTS, horizon=HORIZON, advantages=self.estimator, update=self.trpo
         )
 
-    def improve(self) -> None:
+    def improve(self, improvement: PolicyImprovement) -> None:
         """The whole of it, from a new policy."""
-        self.whole.improve(self.policy(), self.ensemble, self.task, self._starts, self.generator, _go_on)
+        improvement.improve(self.policy(), self.ensemble, self.task, self._starts, self.generator, _go_on)
 
     def imagine(self, rollouts: int) -> Rollouts:
         """Rollouts of the paper's length."""
@@ -146,7 +147,7 @@ def _parts(step: PolicyStep) -> dict[str, Callable[[], object]]:
     rollouts = step.imagine(ROLLOUTS)
     advantages = step.estimate(rollouts)
     return {
-        "policy improvement": step.improve,
+        "policy improvement": lambda: step.improve(step.whole),
         "imagination": lambda: step.imagine(ROLLOUTS),
         "baseline": lambda: step.fit_baseline(rollouts),
         "advantages, with the baseline": lambda: step.estimate(rollouts),

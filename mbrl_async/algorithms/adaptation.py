@@ -15,8 +15,8 @@ from mbrl_async.algorithms.imagination import Rollouts
 from mbrl_async.policies.stack import PolicyStack
 
 ROWS = 1000
-"""Samples of a task that are computed at once: their activations fit into a processor's cache, and the memory of a
-differentiated gradient stays below 200 MB for the paper's 20 tasks (measured: all 4000 at once are slower)."""
+"""Samples of a task that are computed at once: a differentiated gradient of the paper's 20 tasks then takes 340 MB less
+than with all 4000 at once, in about the same time, and a run can end in between."""
 
 
 @dataclass(frozen=True)

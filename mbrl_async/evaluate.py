@@ -27,6 +27,7 @@ from mbrl_async.commands import Tracking, command_settings
 from mbrl_async.config import STRICT, ConfigError, build
 from mbrl_async.envs.task import Task
 from mbrl_async.evaluation import Act, mean_action, play, record, sampled_action
+from mbrl_async.policies.adapted import own_parameters
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.tracking.store import TrackingError, open_store
 
@@ -116,7 +117,7 @@ def _policy(client: MlflowClient, run_id: str, cfg: DictConfig, task: Task, arti
     with TemporaryDirectory() as folder:
         path = _download(client, run_id, artifact, folder)
         try:
-            policy.load_state_dict(load_file(path))
+            policy.load_state_dict(own_parameters(load_file(path)))
         except (SafetensorError, RuntimeError) as error:
             raise ConfigError(f"policy={artifact} holds no parameters of this run's policy ({error}).") from error
     return policy

@@ -20,6 +20,11 @@ def with_adapted(own: Parameters, adapted: Mapping[str, Tensor]) -> dict[str, Te
     return dict(own) | {PREFIX + name: tensor for name, tensor in adapted.items()}
 
 
+def own_parameters(published: Parameters) -> dict[str, Tensor]:
+    """Those of the policy itself, before any adaptation: all that there are of a policy that does not adapt."""
+    return {name: tensor for name, tensor in published.items() if not name.startswith(PREFIX)}
+
+
 def adapted_policies(published: Parameters) -> list[dict[str, Tensor]]:
     """The parameters of each of the J adapted policies."""
     adapted = {name.removeprefix(PREFIX): tensor for name, tensor in published.items() if name.startswith(PREFIX)}

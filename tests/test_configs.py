@@ -12,7 +12,7 @@ from mbrl_async.config import ConfigError, validate
 from mbrl_async.experiment import build_experiment
 from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, composed, options, small
 
-GROUPS = ("env", "dynamics", "policy", "algorithm", "schedule", "backend", "tracking")
+GROUPS = ("env", "dynamics", "policy", "algorithm", "schedule", "backend", "tracking", "experiment", "scale")
 
 
 @pytest.mark.parametrize("override", [f"{group}={name}" for group in GROUPS for name in options(group)])

@@ -1,0 +1,77 @@
+"""The figures of the paper as sweeps: every job of every one composes, and each runs at the smallest scale."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from mbrl_async.config import validate
+from tests.small import CONFIG_DIRECTORY, composed, options
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = options("experiment")
+SEEDS = {"regularisation": "0,1,2", "exploration": "0,1,2"}
+"""The paper's, where they are not four."""
+
+
+def sweep(experiment: str, scale: str) -> DictConfig:
+    """What Hydra is told of the sweep."""
+    with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
+        cfg = compose("config", overrides=[f"experiment={experiment}", f"scale={scale}"], return_hydra_config=True)
+    hydra: DictConfig = cfg.hydra
+    return hydra
+
+
+def jobs(experiment: str, scale: str) -> list[list[str]]:
+    """The overrides of each job, of the first seed alone."""
+    parameters = sweep(experiment, scale).sweeper.params
+    values = [[f"{key}={value}" for value in str(parameters[key]).split(",")] for key in parameters if key != "seed"]
+    return [list(combination) for combination in itertools.product(*values)]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_file_says_its_command_and_leaves_the_launcher_to_the_command_line(experiment):
+    """A launcher that a swept experiment chose would be ignored without a word (hydra#2946)."""
+    text = (CONFIG_DIRECTORY / "experiment" / f"{experiment}.yaml").read_text()
+    assert text.splitlines()[1] == f"# python main.py experiment={experiment} scale=short"
+    assert "launcher" not in text
+    document = (ROOT / "docs" / "experiments.md").read_text()
+    assert f"python main.py experiment={experiment} scale=short" in document
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_job_composes_and_is_valid(experiment):
+    for overrides in jobs(experiment, "smoke"):
+        cfg = composed(f"experiment={experiment}", "scale=smoke", *overrides)
+        validate(cfg)
+        assert cfg.stop.trajectories == 12
+        assert cfg.policy.hidden == [8]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_scales_are_what_they_say(experiment):
+    assert sweep(experiment, "paper").sweeper.params.seed == SEEDS.get(experiment, "0,1,2,3")
+    assert composed(f"experiment={experiment}", "scale=paper").stop.env_steps == 250_000
+    short = composed(f"experiment={experiment}", "scale=short").stop
+    assert (short.trajectories, short.seconds) == (None, 600)
+
+
+def test_every_file_for_an_algorithm_is_used_by_some_choice():
+    used = {f"{scale}_{algorithm}" for scale in options("scale") for algorithm in options("algorithm")}
+    assert {path.stem for path in (CONFIG_DIRECTORY / "scale" / "algorithm").glob("*.yaml")} <= used
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_at_the_smallest_scale(experiment, tmp_path):
+    command = [sys.executable, str(ROOT / "main.py"), f"experiment={experiment}", "scale=smoke", "sweep.name=smoke"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=1200)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"sweep: {2 * len(jobs(experiment, 'smoke'))} finished." in result.stdout
+    assert (tmp_path / "multirun/smoke/comparison/comparison.html").exists()

@@ -15,12 +15,12 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from benchmarks import collection, dynamics, mbrl_lib, meta_update, policy_step, tracking, whole_run
+from benchmarks import checkpoint, collection, dynamics, mbrl_lib, meta_update, policy_step, tracking, whole_run
 from benchmarks.measurement import Measurement
 from benchmarks.report import machine, table, write_json
 from mbrl_async.tracking.environment import describe_environment
 
-PARTS = ("whole_run", "dynamics", "policy_step", "meta_update", "collection", "tracking", "peer")
+PARTS = ("whole_run", "dynamics", "policy_step", "meta_update", "collection", "tracking", "checkpoint", "peer")
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[M
         yield "collection, HalfCheetah", collection.measure(effort.repetitions)
     if "tracking" in parts:
         yield f"tracking, {effort.logging_seconds:g} s", tracking.measure(effort.logging_seconds)
+    if "checkpoint" in parts:
+        yield "checkpoints, HalfCheetah, full buffer", checkpoint.measure(effort.repetitions)
     if "peer" in parts:
         rollouts = (policy_step.ROLLOUTS, *effort.many_rollouts)
         rows = (mbrl_lib.measure(threads, effort.repetitions, rollouts) for threads in effort.threads)

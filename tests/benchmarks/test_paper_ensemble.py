@@ -32,9 +32,7 @@ def test_an_imagined_step_of_all_tasks_multiplies_as_much_as_its_ceiling_besides
     generator = torch.Generator().manual_seed(0)
 
     def imagine():
-        imagine_tasks(
-            stack, parameters, step.ensemble, step.task, starts, 1, generator, check_interrupted=lambda: None
-        )
+        imagine_tasks(stack, parameters, step.ensemble, step.task, starts, 1, generator, check_interrupted=lambda: None)
 
     policies = operations(lambda: stack.distribution(parameters, starts))
     assert operations(imagine) - policies == operations(prediction_products(tasks * rollouts // MEMBERS))

@@ -23,7 +23,7 @@ KIND_TAG = "kind"
 SWEEP_KIND = "sweep"
 """What the tag `kind` says of a parent run; jobs have no such tag."""
 
-NOT_CONFIGURED = ("sweep", "tracking")
+NOT_CONFIGURED = ("sweep", "tracking", "checkpoint", "resume")
 """Top-level settings that do not alter what a job computes."""
 
 

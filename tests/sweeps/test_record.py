@@ -64,7 +64,7 @@ def test_only_a_finished_run_of_the_same_sweep_and_configuration_is_found(client
 
 
 def test_the_digest_knows_what_alters_a_result():
-    config = {"seed": 0, "env": {"horizon": 200}, "sweep": {"name": "a"}, "tracking": {"uri": "x"}}
+    config = {"seed": 0, "env": {"horizon": 200}, "sweep": {"name": "a"}, "tracking": {"uri": "x"}, "resume": None}
     reordered = {"tracking": {"uri": "y"}, "sweep": {"name": "b"}, "env": {"horizon": 200}, "seed": 0}
     assert configuration_digest(config) == configuration_digest(reordered)
     assert configuration_digest(config) != configuration_digest({**config, "seed": 1})

@@ -45,16 +45,30 @@ def returns_of(*overrides: str) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["async", "sync"])
 def test_me_trpo_comes_near_the_known_optimum_of_a_point_mass(schedule):
-    """Mean return of the last ten trajectories, relative to random (0) and the optimum (1), of the mean of 5 seeds."""
+    shares = shares_of_the_optimum(*POINT_MASS, f"schedule={schedule}")
+    assert np.mean(shares) > 0.9, shares
+
+
+@pytest.mark.slow
+def test_mb_mpo_comes_near_the_known_optimum_of_a_point_mass():
+    # Fewer updates than ME-TRPO gets, because a meta update takes longer to compute. When the bound was set,
+    # the five seeds reached 1.01, 1.00, 1.01, 0.98 and 0.99.
+    fewer = ("algorithm.improvement.rollouts=5", "simulated.costs.improve_policy=1.0", "stop.trajectories=20")
+    shares = shares_of_the_optimum(*POINT_MASS, "algorithm=mb_mpo", *fewer)
+    assert np.mean(shares) > 0.9, shares
+
+
+def shares_of_the_optimum(*overrides: str) -> list[float]:
+    """Of 5 seeds: mean return of the last ten trajectories, relative to random (0) and the optimum (1)."""
     task = LinearQuadratic(horizon=50, control_period=0.1)
     generator = np.random.default_rng(0)
     optimum = np.mean([task.optimal_return(task.reset(generator)) for _ in range(500)])
     shares = []
     for seed in range(5):
-        returns = returns_of(*POINT_MASS, f"schedule={schedule}", f"seed={seed}")
+        returns = returns_of(*overrides, f"seed={seed}")
         random = np.mean([random_return(task, generator) for _ in range(200)])
-        shares.append((np.mean(returns[-10:]) - random) / (optimum - random))
-    assert np.mean(shares) > 0.9, shares
+        shares.append(float((np.mean(returns[-10:]) - random) / (optimum - random)))
+    return shares
 
 
 def random_return(task: LinearQuadratic, generator: np.random.Generator) -> float:

@@ -8,6 +8,7 @@ Arrays and tensors are float32 unless a docstring says otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -51,6 +52,9 @@ class Clock(Protocol):
         Raises:
             Interrupted: the run is over.
         """
+
+    def computing(self) -> AbstractContextManager[None]:
+        """What is computed within takes the run's time, on a virtual clock as much as it is said to cost."""
 
     def check(self) -> None:
         """Call often in a long computation.

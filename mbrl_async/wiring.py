@@ -100,7 +100,8 @@ def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> 
         "members": lambda supplies: supplies["ensemble"].members,
         "task": component("env", configuration["env"]),
         "policy": initial_policy,
-        "ensemble": component("dynamics.ensemble", dynamics["ensemble"]),
+        # A model computes on `device` for everybody, for the collector that plans with it, too.
+        "ensemble": lambda supplies: supplies.make("dynamics.ensemble", dynamics["ensemble"], device=settings.device),
         "trainer": component("dynamics.training", dynamics["training"]),
         "early_stopping": component("dynamics.early_stopping", dynamics["early_stopping"]),
         "buffer": component("dynamics.buffer", dynamics["buffer"]),

@@ -19,10 +19,20 @@ SMALL = (
     "policy.hidden=[8]",
     "stop.trajectories=5",
 )
-WHERE_THERE_IS = ("algorithm.improvement.rollouts=10", "algorithm.improvement.tasks=4")
+WHERE_THERE_IS = (
+    "algorithm.improvement.rollouts=10",
+    "algorithm.improvement.tasks=4",
+    "algorithm.planner.horizon=3",
+    "algorithm.planner.search.candidates=20",
+)
 """Settings that some algorithms lack."""
 FEW_STEPS = ("iteration.rollouts=2", "iteration.epochs=3", "iteration.updates=2")
-FIXED_COSTS = ("backend=simulated", "simulated.costs.learn_model=0.3", "simulated.costs.improve_policy=0.2")
+FIXED_COSTS = (
+    "backend=simulated",
+    "simulated.costs.collect=0.01",
+    "simulated.costs.learn_model=0.3",
+    "simulated.costs.improve_policy=0.2",
+)
 
 
 def composed(*overrides: str) -> DictConfig:

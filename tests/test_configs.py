@@ -123,7 +123,10 @@ def test_the_help_lists_every_group_and_every_option():
         (("schedule=sync", "iteration.rollouts=0"), r"iteration\.rollouts=0 .* greater than 0"),
         (("schedule=sync", "+iteration.turns=3"), r"iteration\.turns=3 is read by nobody"),
         (("backend=simulated", "simulated.costs=fast"), r"simulated\.costs=fast cannot be used"),
-        (("backend=simulated", "simulated.costs.learn_model=0"), r"simulated\.costs=.* number of seconds above 0"),
+        (
+            ("backend=simulated", "simulated.costs.learn_model=0"),
+            r"simulated\.costs=.* only collect may have as 0",
+        ),
         (("torch_threads.collect=0",), r"torch_threads\.collect=0 .* greater than 0"),
         (("env.horizon=2.5",), r"env\.horizon=2\.5 .* valid integer"),
         (("env._target_=no.such.Task",), r"env\._target_=no\.such\.Task cannot be imported"),
@@ -136,6 +139,15 @@ def test_the_help_lists_every_group_and_every_option():
         (("~policy.hidden",), r"policy\.hidden has no value, and nobody supplies it"),
         (("algorithm=trpo",), r"newest policy alone, .* use schedule=sync"),
         (("algorithm=ppo", "+algorithm.workers.learn_model._target_=no.Such"), r"no\.Such cannot be imported"),
+        (
+            ("algorithm=mb_mpc", "algorithm.planner.particles=1"),
+            r"collect cannot be made: candidates x particles=1024 .* 5 ensemble members",
+        ),
+        (
+            ("algorithm=mb_mpc", "algorithm/planner=cem", "algorithm.planner.search.elite_share=0.001"),
+            r"elite_share=0\.001 of candidates=200 leaves 0 elites",
+        ),
+        (("algorithm=mb_mpc", "schedule.cycle=[{collect: 1}, {improve_policy: 1}]"), r"never lets learn_model work"),
         (("~algorithm.workers.collect",), r"algorithm\.workers=\['improve_policy', 'learn_model'\] .* name collect"),
         (("+algorithm.workers.dream=1",), r"algorithm\.workers=.*dream.* cannot be used: name collect"),
         (("~algorithm.workers.learn_model",), r"improve_policy asks for models, but .* no learn_model: add it"),

@@ -91,13 +91,9 @@ def imagine(
     if starts.ndim != 2 or horizon < 1:
         raise ValueError(f"starts {tuple(starts.shape)} and horizon={horizon}: give starts (R, O) and 1 or more steps.")
     require_equal_shares(len(starts), model.members)
-    noise, partitions = _draw(policy, len(starts), horizon, generator, starts.device)
-
-    def predict(step: int, observations: Tensor, actions: Tensor) -> Tensor:
-        rows = partitions[step]  # (R,): the first R / M rollouts go to the first member, and so on
-        predicted = _predict(model, observations[rows], actions[rows], generator)
-        return torch.empty_like(predicted).index_copy_(0, rows, predicted)
-
+    size = (horizon, len(starts), len(policy.log_std))
+    noise = torch.randn(size, generator=generator, device=generator.device).to(starts.device)  # (T, R, A)
+    predict = predict_in_shares(model, draw_partitions(len(starts), horizon, generator, starts.device), generator)
     return roll_out(policy, predict, task, starts, noise, check_interrupted)
 
 
@@ -132,8 +128,8 @@ def roll_out(
     return _judged(task, observations, actions, outcomes[1:])
 
 
-def require_equal_shares(rollouts: int, members: int) -> None:
-    """Refuse a number of rollouts that the members cannot share equally.
+def require_equal_shares(rollouts: int, members: int, what: str = "rollouts") -> None:
+    """Refuse a number of rollouts, which the user knows as `what`, that the members cannot share equally.
 
     Raises:
         ValueError: with the nearest numbers that they can.
@@ -141,25 +137,27 @@ def require_equal_shares(rollouts: int, members: int) -> None:
     if rollouts < 1 or rollouts % members:
         lower = max(rollouts // members, 1) * members
         raise ValueError(
-            f"rollouts={rollouts} cannot be shared equally by {members} ensemble members: "
+            f"{what}={rollouts} cannot be shared equally by {members} ensemble members: "
             f"choose a multiple of {members}, such as {lower} or {lower + members}."
         )
 
 
-def _draw(
-    policy: GaussianMLP, rollouts: int, horizon: int, generator: torch.Generator, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """All the randomness of some rollouts: the policy's noise (T, R, A), and a permutation of them a step (T, R)."""
-    source = generator.device
-    noise = torch.randn(horizon, rollouts, len(policy.log_std), generator=generator, device=source)
-    partitions = torch.rand(horizon, rollouts, generator=generator, device=source).argsort(dim=1)
-    return noise.to(device), partitions.to(device)
+def draw_partitions(rollouts: int, horizon: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """A random permutation of the rollouts for each step, (T, R)."""
+    order = torch.rand(horizon, rollouts, generator=generator, device=generator.device).argsort(dim=1)
+    return order.to(device)
 
 
-def _predict(model: Model, observations: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-    """Outcomes (R, O + E): the first R / M rows are predicted by the first member, and so on."""
-    shares = (model.members, len(observations) // model.members, -1)
-    return model.predict(observations.view(shares), actions.view(shares), generator).flatten(0, 1)
+def predict_in_shares(model: Model, partitions: Tensor, generator: torch.Generator) -> Predict:
+    """In each step, the first R / M rollouts of its permutation (T, R) are predicted by the first member, and so on."""
+
+    def predict(step: int, observations: Tensor, actions: Tensor) -> Tensor:
+        rows = partitions[step]  # (R,)
+        shares = (model.members, len(rows) // model.members, -1)
+        predicted = model.predict(observations[rows].view(shares), actions[rows].view(shares), generator).flatten(0, 1)
+        return torch.empty_like(predicted).index_copy_(0, rows, predicted)
+
+    return predict
 
 
 def _judged(task: ImaginedTask, observations: Tensor, actions: Tensor, outcomes: Tensor) -> Rollouts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from mbrl_async.types import Clock
 
 
@@ -24,6 +26,9 @@ class Pulse:
     def sleep_until(self, deadline: float) -> None:  # noqa: D102
         self._clock.sleep_until(deadline)
         self.beat = self._clock.now()
+
+    def computing(self) -> AbstractContextManager[None]:  # noqa: D102
+        return self._clock.computing()
 
     def check(self) -> None:  # noqa: D102
         self.beat = self._clock.now()

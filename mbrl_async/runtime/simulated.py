@@ -2,7 +2,8 @@
 
 A step pulls and computes at its virtual start and publishes at its virtual finish. It lasts as long as it slept on the
 clock (the collector sleeps from deadline to deadline) plus its cost: a given number of seconds, which makes the whole
-run repeatable bit for bit, or the computing time that this very step took on this machine.
+run repeatable bit for bit, or the computing time that this very step took on this machine. The collector's cost is that
+of computing one action: it passes within the step, so an action that takes longer than a control period is late.
 """
 
 from __future__ import annotations
@@ -16,19 +17,16 @@ from dataclasses import dataclass
 import torch
 from pydantic import PositiveInt
 
-from mbrl_async.runtime.clock import VirtualClock
+from mbrl_async.runtime.clock import MEASURED, Cost, VirtualClock
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.recovery import Keeper, Past
 from mbrl_async.runtime.redo import go_on
-from mbrl_async.runtime.schedule import IMPROVE_POLICY, LEARN_MODEL, Schedule
+from mbrl_async.runtime.schedule import COLLECT, WORKERS, Schedule
 from mbrl_async.runtime.state import RunState, RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.trace import Observer
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.types import Interrupted, StepReport
-
-MEASURED = "measured"
-LEARNERS = (LEARN_MODEL, IMPROVE_POLICY)
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,22 @@ class Simulated:
 
     Args:
         torch_threads: worker -> threads that torch may use within one of its operations.
-        costs: seconds that a step of each learner lasts, or `measured`; one word for both will do.
+        costs: seconds that a step of each learner lasts, and that the collector takes to compute an action, or
+            `measured`; so is what is not given, and all if this is the word `measured`.
 
     Raises:
         ValueError: the costs are no such thing.
     """
 
-    def __init__(self, *, torch_threads: Mapping[str, PositiveInt], costs: Mapping[str, float | str] | str) -> None:
+    def __init__(self, *, torch_threads: Mapping[str, PositiveInt], costs: Mapping[str, Cost] | str) -> None:
         self._torch_threads = torch_threads
-        self._costs = dict.fromkeys(LEARNERS, costs) if isinstance(costs, str) else dict(costs)
-        if set(self._costs) != set(LEARNERS) or not all(_is_cost(cost) for cost in self._costs.values()):
+        given = costs if isinstance(costs, Mapping) else dict.fromkeys(WORKERS, costs)
+        if not set(given) <= set(WORKERS) or not all(_is_cost(worker, cost) for worker, cost in given.items()):
             raise ValueError(
-                f"simulated.costs={costs} cannot be used: give {' and '.join(LEARNERS)} a cost each, "
-                f"a number of seconds above 0 or {MEASURED}."
+                f"simulated.costs={costs} cannot be used: give each of {', '.join(WORKERS)} a cost, {MEASURED} or a "
+                f"number of seconds, which only {COLLECT} may have as 0."
             )
+        self._costs = {worker: given.get(worker, MEASURED) for worker in WORKERS}
 
     def run(
         self,
@@ -68,15 +68,17 @@ class Simulated:
         keeper: Keeper,
     ) -> RunSummary:
         """See `Backend`."""
-        clock = VirtualClock(stop)
+        clock = VirtualClock(stop, self._costs[COLLECT])
         state = RunState(makers, schedule, rule, stop, observer, keeper)
         simulation = _Simulation(clock, state, stop, rule, self._torch_threads, self._costs)
         simulation.run(makers, keeper.past)
         return state.summary(simulation.now)
 
 
-def _is_cost(cost: float | str) -> bool:
-    return cost == MEASURED if isinstance(cost, str) else 0 < cost < math.inf
+def _is_cost(worker: str, cost: Cost) -> bool:
+    if isinstance(cost, str):
+        return cost == MEASURED
+    return 0 < cost < math.inf or (worker == COLLECT and cost == 0)
 
 
 class _Simulation:
@@ -89,7 +91,7 @@ class _Simulation:
         stop: StopSignal,
         rule: StopRule,
         torch_threads: Mapping[str, int],
-        costs: Mapping[str, float | str],
+        costs: Mapping[str, Cost],
     ) -> None:
         self._clock = clock
         self._state = state
@@ -177,8 +179,10 @@ class _Simulation:
         return _StepInFlight(start, finish, report)
 
     def _cost(self, name: str, computing: float) -> float:
-        """Seconds that a step takes besides what it slept; the collector computes within its control period."""
-        cost = self._costs.get(name, 0.0)
+        """Seconds that a step takes besides what passed on its clock, where the collector's computing passed."""
+        if name == COLLECT:
+            return 0.0
+        cost = self._costs[name]
         return computing if isinstance(cost, str) else cost
 
     def _finish_next(self) -> None:

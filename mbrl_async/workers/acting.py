@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 import torch
+from torch import Tensor
 
+from mbrl_async.algorithms.planning import Planner, shifted
+from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.envs.task import Task
 from mbrl_async.policies.adapted import adapted_policies
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Versioned
@@ -114,6 +118,78 @@ class AdaptedPolicyActor(PolicyActor):
     def take(self, acting: Versioned | None) -> None:
         """Draw from these at the next trajectory; until then go on with the parameters that there are."""
         self.acting = acting
+
+
+class PlanningActor:
+    """Plans every action anew, in the model that was the newest when the trajectory began; at random before that.
+
+    Within a trajectory the model stays the same, so that the trace says which one acted in every step.
+
+    Args:
+        planner: searches for the plan whose first action is taken.
+        ensemble: receives the published model.
+        models: where it comes from.
+        task: gives reward and termination; the collector's own.
+        action_generator: draws the random actions and the candidates.
+
+    Raises:
+        ValueError: the planner cannot be used with such an ensemble.
+    """
+
+    channel = "model"
+
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        ensemble: Ensemble,
+        models: Latest,
+        task: Task,
+        action_generator: torch.Generator,
+    ) -> None:
+        planner.require_compatible(ensemble.members)
+        self._planner = planner
+        self._ensemble = ensemble
+        self._models = models
+        self._task = task
+        self._device = ensemble.network.device
+        self._generator = action_generator
+        self._guess = self._first_guess()
+        self.acting: Versioned | None = None
+
+    def pull(self) -> None:
+        """Take the newest model, and forget the last trajectory's plan."""
+        self._guess = self._first_guess()
+        newest = self._models.get()
+        if newest is not None and newest is not self.acting:
+            self.take(newest)
+
+    def take(self, acting: Versioned | None) -> None:
+        """Plan in this model; None: act at random."""
+        if acting is not None:
+            self._ensemble.load_state_dict(acting.parameters)
+        self.acting = acting
+
+    def act(self, observation: FloatArray) -> FloatArray:
+        """See `Actor`."""
+        if self.acting is None:
+            return uniform_action(self._task.spec.action_size, self._generator)
+        start = torch.tensor(observation, device=self._device)
+        plan = self._planner.plan(self._ensemble, self._task, start, self._guess, self._generator)  # (H, A)
+        self._guess = shifted(plan)
+        action: FloatArray = plan[0].cpu().numpy()
+        return action
+
+    def state_dict(self) -> State:
+        """The generator: a plan does not outlast its trajectory."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`."""
+        self._generator.set_state(state["generator"])
+
+    def _first_guess(self) -> Tensor:
+        return self._planner.first_guess(self._task.spec.action_size).to(self._device)
 
 
 def uniform_action(size: int, generator: torch.Generator) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
 from mbrl_async.envs.task import Task
@@ -69,12 +70,16 @@ class Collector:
         observations = np.empty((spec.horizon + 1, spec.observation_size), np.float32)
         actions = np.empty((spec.horizon, spec.action_size), np.float32)
         rewards = np.empty(spec.horizon, np.float32)
+        acting = np.empty(spec.horizon)  # seconds
         observations[0] = self._task.reset(self._environment_generator)
         started = self._clock.now()
         pacer = Pacer(self._clock, self._control_period)
         length, terminated, truncated = 0, False, False
         while length < spec.horizon and not (terminated or truncated):
-            actions[length] = self._actor.act(observations[length])
+            began = self._clock.now()
+            with self._clock.computing():
+                actions[length] = self._actor.act(observations[length])
+            acting[length] = self._clock.now() - began
             observations[length + 1], rewards[length], terminated, truncated = self._task.step(actions[length])
             length += 1
             pacer.wait()
@@ -83,7 +88,7 @@ class Collector:
         require_finite(trajectory.undiscounted_return, f"The return of a trajectory with {channel} {version}")
         self._collected = trajectory
         return StepReport(
-            _metrics(trajectory, pacer),
+            _metrics(trajectory, pacer) | self._acting_metrics(acting[:length]),
             trajectories=1,
             env_steps=trajectory.length,
             collection_seconds=self._seconds_needed(trajectory, started),
@@ -118,6 +123,15 @@ class Collector:
     def close(self) -> None:
         """Close the task."""
         self._task.close()
+
+    def _acting_metrics(self, seconds: NDArray[np.float64]) -> Metrics:
+        """How long it took to compute the actions; longer than a control period is too long, if there is one."""
+        too_long = (seconds > self._control_period) & (self._control_period > 0)
+        return {
+            "acting_p50_ms": float(1000 * np.median(seconds)),
+            "acting_max_ms": float(1000 * seconds.max()),
+            "acting_misses": float(too_long.sum()),
+        }
 
     def _newest(self) -> Trajectory:
         assert self._collected is not None, "result and push come after step"

@@ -313,15 +313,18 @@ def test_no_thread_is_left_behind():
 @pytest.mark.parametrize(
     "costs",
     [
-        {LEARN_MODEL: 0.5},
-        {**FIXED_COSTS, COLLECT: 1.0},
+        {**FIXED_COSTS, COLLECT: -1.0},
+        {**FIXED_COSTS, "dream": 1.0},
         {**FIXED_COSTS, LEARN_MODEL: 0.0},
         {**FIXED_COSTS, LEARN_MODEL: math.nan},
         {**FIXED_COSTS, LEARN_MODEL: math.inf},
-        {},
+        {**FIXED_COSTS, LEARN_MODEL: "fast"},
         "fast",
     ],
 )
 def test_impossible_costs_are_refused(costs):
-    with pytest.raises(ValueError, match=r"simulated\.costs=.*learn_model and improve_policy"):
+    with pytest.raises(
+        ValueError,
+        match=r"simulated\.costs=.* cannot be used: give each of collect, .* a cost",
+    ):
         Simulated(torch_threads=ONE_THREAD, costs=costs)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mbrl_async.algorithms.planning import Planner, RandomShooting
 from mbrl_async.dynamics.buffer import TransitionBuffer
 from mbrl_async.dynamics.early_stopping import EarlyStopping
 from mbrl_async.dynamics.ensemble import Ensemble
@@ -19,7 +20,7 @@ from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.stop import Ending, StopSignal
 from mbrl_async.types import FloatArray, Interrupted, NonFiniteError, TaskStep, Trajectory, transitions_of
-from mbrl_async.workers.acting import AdaptedPolicyActor, FirstActions, PolicyActor
+from mbrl_async.workers.acting import AdaptedPolicyActor, FirstActions, PlanningActor, PolicyActor
 from mbrl_async.workers.collector import Collector
 from mbrl_async.workers.model_learner import ModelLearner
 from mbrl_async.workers.on_policy_learner import OnPolicyLearner, rollouts_of
@@ -432,3 +433,56 @@ def test_only_the_last_transition_of_a_trajectory_that_terminated_is_a_terminati
     assert outcomes[:, 5].tolist() == [0.0, 0.0, 1.0]
     cut_off = Bench(EndsAfterThree(terminates=False)).collect()
     assert transitions_of(cut_off, learned=("termination",)).outcomes[:, 4].tolist() == [0.0, 0.0, 0.0]
+
+
+def planning_collector(computing_cost: float) -> tuple[Collector, Latest, VirtualClock, Stream[Trajectory]]:
+    models, trajectories, clock = Latest(), Stream[Trajectory](), VirtualClock(StopSignal(), computing_cost)
+    task = LinearQuadratic(horizon=HORIZON, control_period=PERIOD)
+    actor = PlanningActor(
+        planner=Planner(search=RandomShooting(candidates=8), horizon=2, particles=1),
+        ensemble=make_ensemble(),
+        models=models,
+        task=task,
+        action_generator=generator(),
+    )
+    collector = Collector(
+        task=task,
+        actor=actor,
+        trajectories=trajectories,
+        pace=1.0,
+        clock=clock,
+        environment_generator=np.random.default_rng(0),
+    )
+    return collector, models, clock, trajectories
+
+
+def test_the_planner_acts_at_random_until_there_is_a_model_and_then_with_the_newest():
+    collector, models, _, trajectories = planning_collector(0.0)
+    collector.pull()
+    collector.step()
+    collector.push()
+    models.put(make_ensemble(1).state_dict())
+    models.put(make_ensemble(2).state_dict())
+    collector.pull()
+    collector.step()
+    collector.push()
+    random, planned = trajectories.history
+    assert (random.policy_version, planned.policy_version) == (0, 2)
+    assert collector.pulled == {"model": 2}
+    assert np.abs(planned.actions).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "misses", "duration"),
+    [
+        (0.25 * PERIOD, 0, HORIZON * PERIOD),
+        (1.5 * PERIOD, HORIZON, HORIZON * 1.5 * PERIOD),
+    ],
+)
+def test_an_action_that_takes_longer_than_a_control_period_is_a_counted_miss(seconds, misses, duration):
+    collector, _, clock, _ = planning_collector(seconds)
+    collector.pull()
+    report = collector.step()
+    assert report.metrics["acting_misses"] == misses
+    assert report.metrics["acting_max_ms"] == pytest.approx(1000 * seconds)
+    assert clock.now() == pytest.approx(duration)

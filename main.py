@@ -27,6 +27,7 @@ def run(cfg: DictConfig) -> float:
     from mbrl_async.checkpoint.codec import CheckpointError
     from mbrl_async.config import ConfigError
     from mbrl_async.job import Job, run_job
+    from mbrl_async.replay import run_replay
     from mbrl_async.resume import resumed
     from mbrl_async.sweeps.job import run_job_of_sweep
     from mbrl_async.tracking.store import TrackingError
@@ -47,6 +48,8 @@ def run(cfg: DictConfig) -> float:
             parallel_jobs=effective_n_jobs(hydra_cfg.launcher.get("n_jobs", 1)),  # joblib's launcher has it
         )
     try:
+        if "replay" in cfg:
+            return run_replay(job)
         return run_job(job if cfg.resume is None else resumed(job))
     except (ConfigError, TrackingError, CheckpointError) as error:
         raise SystemExit(_refuse(str(error))) from None  # keeps Hydra from adding words of its own
@@ -79,10 +82,14 @@ def main() -> int:
 def _report(error: Exception) -> int:
     from mbrl_async.checkpoint.codec import CheckpointError
     from mbrl_async.config import ConfigError
+    from mbrl_async.replay import NotIdenticalError
     from mbrl_async.tracking.store import TrackingError
 
     if isinstance(error, (ConfigError, TrackingError, CheckpointError)):
         return _refuse(str(error))
+    if isinstance(error, NotIdenticalError):
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
     traceback.print_exception(error.__cause__ or error)
     print(f"\nThe run failed: {error}", file=sys.stderr)  # noqa: T201
     return 1

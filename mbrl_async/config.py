@@ -77,6 +77,17 @@ class SweepSettings(BaseModel):
     """Of its folder below `multirun/`, and of its run in MLflow."""
 
 
+class ReplaySettings(BaseModel):
+    """Which recorded run is executed again, and how."""
+
+    model_config = STRICT
+    run_id: str
+    trace: str
+    until: int | str | None
+    trajectories: Literal["auto", "simulated", "recorded"]
+    environment: Literal["same", "any"]
+
+
 class Settings(BaseModel):
     """The settings of a run, besides those of its components."""
 
@@ -93,6 +104,7 @@ class Settings(BaseModel):
     # Numbers that the schedule refers to, and the costs that the simulated backend refers to: checked there.
     iteration: dict[str, PositiveInt] = {}
     simulated: dict[str, Any] = {}
+    replay: ReplaySettings | None = None
     # Components: checked against the signature of their _target_.
     env: dict[str, Any]
     dynamics: dict[str, Any]

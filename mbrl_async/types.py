@@ -97,6 +97,8 @@ class TaskSpec:
     """Control steps of a trajectory."""
     control_period: float
     """Seconds between two control steps of the real system."""
+    repeatable: bool = True
+    """Whether equal generators and actions lead to equal observations: true of simulators, not of robots."""
     learned: tuple[Signal, ...] = ()
     """What only the real system can tell, so that a model has to learn it; E of them."""
 

@@ -36,6 +36,14 @@ ARROWS = {
     "evaluate": {"config", "commands", "envs", "policies", "tracking", "analysis", "evaluation"},
     "sweeps": {"types", "config", "job", "tracking", "analysis", "commands", "compare"},
     "refusals": {"config"},
+    "recorded": {"config", "refusals", "tracking"},
+    "recorded_task": {"types", "envs", "results"},
+    "differences": {"recorded", "tracking"},
+    "distance": {"recorded", "results", "runtime"},
+    "replay": {"types", "config", "recorded", "differences", "distance", "wiring", "experiment", "results", "job"}
+    | {"runtime", "tracking"},
+    "reproduce": {"config", "recorded", "differences", "distance", "experiment", "job", "replay"}
+    | {"runtime", "tracking"},
     "__init__": set(),
 }
 FORBIDDEN = {

@@ -10,14 +10,17 @@ import yaml
 
 from mbrl_async.config import ConfigError, validate
 from mbrl_async.experiment import build_experiment
+from mbrl_async.runtime.trace import TRACE_FILE, StepRecord, write_trace
 from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, composed, options, small
 
 GROUPS = ("env", "dynamics", "policy", "algorithm", "schedule", "backend", "tracking", "experiment", "scale")
 
 
 @pytest.mark.parametrize("override", [f"{group}={name}" for group in GROUPS for name in options(group)])
-def test_every_option_of_every_group_can_be_built(override):
-    cfg = composed("schedule=sync", override)
+def test_every_option_of_every_group_can_be_built(override, tmp_path):
+    write_trace(tmp_path / TRACE_FILE, [StepRecord("collect", 1, 0.0, 1.0, {"policy": 0}, "00")])
+    needed = {"backend=replay": ("replay.run_id=recorded", f"replay.trace={tmp_path / TRACE_FILE}")}
+    cfg = composed("schedule=sync", override, *needed.get(override, ()))
     assert set(build_experiment(cfg).makers) == set(cfg.algorithm.workers)
 
 

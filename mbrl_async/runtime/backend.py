@@ -16,6 +16,10 @@ from mbrl_async.runtime.worker import WorkerMaker
 class Backend(Protocol):
     """Runs workers by a schedule until the stop rule is reached, somebody requests the end, or a worker fails."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the same workers on the same schedule give the same run every time, whatever the schedule."""
+
     def run(
         self,
         makers: Mapping[str, WorkerMaker],

@@ -87,6 +87,11 @@ class Schedule:
         """Whether in some phase all these work at the same time."""
         return any(set(workers) <= set(phase) for phase in (*self._warm_up, *self._cycle))
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether no two workers ever work at the same time."""
+        return all(len(phase) == 1 for phase in (*self._warm_up, *self._cycle))
+
     def start(self) -> Progress:
         """Before the first step."""
         return Progress()

@@ -58,6 +58,11 @@ class Simulated:
             )
         self._costs = {worker: given.get(worker, MEASURED) for worker in WORKERS}
 
+    @property
+    def repeats(self) -> bool:
+        """Whether no cost is measured."""
+        return MEASURED not in self._costs.values()
+
     def run(
         self,
         makers: Mapping[str, WorkerMaker],

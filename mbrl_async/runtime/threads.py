@@ -60,6 +60,11 @@ class Threads:
         self._torch_threads = torch_threads
         self._learner_niceness = learner_niceness
 
+    @property
+    def repeats(self) -> bool:
+        """No: which thread comes first is the operating system's choice."""
+        return False
+
     def run(
         self,
         makers: Mapping[str, WorkerMaker],

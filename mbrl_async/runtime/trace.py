@@ -33,6 +33,11 @@ class StepRecord:
     """Of what the step published (see `mbrl_async.runtime.digest`); None in traces from before it was recorded."""
 
 
+def name_of(record: StepRecord) -> str:
+    """Such as: step 12 of learn_model."""
+    return f"step {record.index} of {record.worker}"
+
+
 @dataclass(frozen=True)
 class Counters:
     """How far a run is, in the units that a stop rule may count."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
@@ -95,8 +96,9 @@ class Collector:
         )
 
     def result(self) -> Parameters:
-        """The trajectory's arrays."""
-        return self._newest().tensors
+        """The trajectory's arrays, and whether it ended for good."""
+        trajectory = self._newest()
+        return {**trajectory.tensors, "terminated": torch.tensor(trajectory.terminated)}
 
     def push(self) -> None:
         """Hand the trajectory over."""

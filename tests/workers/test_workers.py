@@ -202,7 +202,8 @@ def test_the_collectors_metrics_describe_the_trajectory():
 def test_the_result_of_a_step_is_what_is_published():
     bench = Bench()
     trajectory = bench.collect()
-    assert digest(bench.collector.result()) == digest(trajectory.tensors)
+    ended = {"terminated": torch.tensor(trajectory.terminated)}
+    assert digest(bench.collector.result()) == digest({**trajectory.tensors, **ended})
     assert trajectory.tensors["rewards"].tolist() == trajectory.rewards.tolist()
     assert bench.learner.pull()
     bench.learner.step()

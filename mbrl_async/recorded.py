@@ -1,0 +1,177 @@
+"""A run as it was recorded in MLflow, and its configuration with new overrides on top."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from mlflow.exceptions import MlflowException
+from omegaconf import DictConfig, OmegaConf
+
+from mbrl_async.config import ConfigError
+from mbrl_async.refusals import explain
+from mbrl_async.tracking.errors import reason
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CONFIG_DIRECTORY = str(Path(__file__).parents[1] / "conf")
+
+_ABSENT = object()
+
+
+class RecordedRun:
+    """The artifacts of a run, fetched when they are asked for.
+
+    Args:
+        client: of the store that holds the run.
+        run_id: MLflow's.
+        directory: where fetched files go.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, directory: Path) -> None:
+        self.run_id = run_id
+        self._client = client
+        self._directory = directory
+        try:
+            self.status: str = client.get_run(run_id).info.status
+            self._names = {artifact.path for artifact in client.list_artifacts(run_id)}
+        except MlflowException as error:
+            raise ConfigError(
+                f"Run {run_id} cannot be read from {client.tracking_uri}: give the id that MLflow shows for it, and "
+                f"its store as tracking.uri ({reason(error)})."
+            ) from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is an artifact of this name."""
+        return name in self._names
+
+    def fetch(self, name: str) -> Path:
+        """A local copy of an artifact.
+
+        Raises:
+            ConfigError: the run left none of this name.
+        """
+        if not self.has(name):
+            raise ConfigError(
+                f"Run {self.run_id} left no {name}, as a run that is still going on or was killed outright: "
+                "choose a run that ended in order."
+            )
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return Path(self._client.download_artifacts(self.run_id, name, str(self._directory)))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The composed configuration, with its interpolations."""
+        config: Any = OmegaConf.to_container(OmegaConf.load(self.fetch("config.yaml")), resolve=False)
+        return dict(config)
+
+    @property
+    def overrides(self) -> list[str]:
+        """What its user had changed on the command line."""
+        return self.fetch("overrides.txt").read_text().splitlines()
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """See `mbrl_async.tracking.environment.Environment`."""
+        return dict(json.loads(self.fetch("environment.json").read_text()))
+
+
+def default_uri() -> str:
+    """Where runs are tracked if nobody says otherwise."""
+    with _own_hydra():
+        return str(compose("config").tracking.uri)
+
+
+def compose_again(recorded: RecordedRun, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """The recorded configuration with new overrides on top, groups included, and the option chosen of each group.
+
+    What the overrides do not change is as it was recorded, even if `conf/` has other defaults by now.
+
+    Raises:
+        ConfigError: there is no such setting or option, or the recorded configuration would execute foreign code.
+    """
+    before, _ = _compose(recorded.overrides, [])
+    after, choices = _compose(recorded.overrides, overrides)
+    config = _on_top(recorded.config, before, after)
+    for key, target in _targets(config):
+        _require_trusted(key, target, overrides)
+    return OmegaConf.create(config), choices
+
+
+def _compose(recorded: Sequence[str], overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Compose `conf/`, without those recorded overrides that the new ones leave without an object."""
+    with _own_hydra():
+        while True:
+            try:
+                cfg = compose("config", overrides=[*recorded, *overrides], return_hydra_config=True)
+                break
+            except HydraException as error:
+                remaining = _without_orphan(recorded, error)
+                if len(remaining) == len(recorded):
+                    raise ConfigError(explain(error, overrides, CONFIG_DIRECTORY)) from error
+                recorded = remaining
+    choices = dict(cfg.hydra.runtime.choices)
+    settings: Any = OmegaConf.to_container(cfg, resolve=False)
+    return {key: value for key, value in settings.items() if key != "hydra"}, choices
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Hydra on `conf/`, also within a program that Hydra started: there is one at a time."""
+    others = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(CONFIG_DIRECTORY, version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().clear()
+        if others is not None:
+            GlobalHydra.instance().initialize(others)
+
+
+def _without_orphan(overrides: Sequence[str], error: HydraException) -> list[str]:
+    """The overrides but those of the key that Hydra does not find."""
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    return [each for each in overrides if unknown is None or not each.startswith(f"{unknown[1]}=")]
+
+
+def _targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every `_target_` below, with its dotted key."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        if name == "_target_":
+            yield f"{key}._target_", str(value)
+        else:
+            yield from _targets(value, f"{key}.{name}" if key else str(name))
+
+
+def _require_trusted(key: str, target: str, overrides: Sequence[str]) -> None:
+    """Data from a store must not choose what code is executed: this package's classes, or what the user names."""
+    ours = target.startswith("mbrl_async.") and getattr(get_object(target), "__module__", "").startswith("mbrl_async.")
+    if not ours and f"{key}={target}" not in overrides:
+        raise ConfigError(
+            f"{key}={target} comes from the recorded run and would execute code that is not this program's: "
+            "if you trust it, repeat this setting as an override."
+        )
+
+
+def _on_top(stored: Any, before: Any, after: Any) -> Any:
+    """`stored`, with the changes that lead from `before` to `after`; what is new in both is taken from `after`."""
+    if not all(isinstance(each, Mapping) for each in (stored, before, after)):
+        return stored if before == after else after
+    keys = [key for key in {**stored, **after} if key in after or key not in before]
+    return {
+        key: _on_top(stored.get(key, after.get(key)), before.get(key, _ABSENT), after.get(key, stored.get(key)))
+        for key in keys
+    }

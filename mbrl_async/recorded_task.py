@@ -1,0 +1,76 @@
+"""A real system that cannot be asked twice, answered for by what it once said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from mbrl_async.envs.task import Task
+from mbrl_async.results import read_trajectories
+from mbrl_async.types import FloatArray, TaskSpec, TaskStep, Trajectory
+
+
+class RecordedTask:
+    """Observes and rewards what was recorded, whatever the actions: whoever replays has to compare these.
+
+    Args:
+        task: says what the recorded system was; is never acted on.
+        file: its trajectories, in the order in which they were made.
+    """
+
+    def __init__(self, *, task: Task, file: str) -> None:
+        self._task = task
+        self._trajectories = iter(read_trajectories(Path(file)))
+        self._steps: Iterator[TaskStep] = iter(())
+
+    @property
+    def spec(self) -> TaskSpec:
+        """That of the recorded system."""
+        return self._task.spec
+
+    def reset(self, generator: np.random.Generator) -> FloatArray:  # noqa: ARG002  (nothing is left to chance)
+        """The first observation of the next trajectory.
+
+        Raises:
+            IndexError: there is no other.
+        """
+        trajectory = next(self._trajectories, None)
+        if trajectory is None:
+            raise IndexError("No more trajectories were recorded: replay no further than the trace goes.")
+        self._steps = _steps_of(trajectory, self.spec.horizon)
+        first: FloatArray = trajectory.observations[0]
+        return first
+
+    def step(self, action: FloatArray) -> TaskStep:  # noqa: ARG002
+        """What followed.
+
+        Raises:
+            IndexError: the trajectory is over.
+        """
+        following = next(self._steps, None)
+        if following is None:
+            raise IndexError("The recorded trajectory is over: reset before the next step.")
+        return following
+
+    def reward(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor:
+        """See `Task.reward`."""
+        return self._task.reward(observations, actions, outcomes)
+
+    def termination(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor | None:
+        """See `Task.termination`."""
+        return self._task.termination(observations, actions, outcomes)
+
+    def close(self) -> None:
+        """Close the task."""
+        self._task.close()
+
+
+def _steps_of(trajectory: Trajectory, horizon: int) -> Iterator[TaskStep]:
+    cut_off = trajectory.length < horizon and not trajectory.terminated
+    for t in range(trajectory.length):
+        last = t + 1 == trajectory.length
+        reward = float(trajectory.rewards[t])
+        yield TaskStep(trajectory.observations[t + 1], reward, last and trajectory.terminated, last and cut_off)

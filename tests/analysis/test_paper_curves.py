@@ -19,10 +19,26 @@ def test_the_curve_of_the_same_setting_is_found_in_seconds_and_in_steps():
     assert (by_samples.figure, by_samples.x[0]) == ("samples", 50_000)
 
 
-def test_an_ablation_has_its_own_curve():
-    curve = paper_curve(**ASYNC, variant="early_stopping.weight=0.9", axis="env_steps")
+@pytest.mark.parametrize(
+    ("variant", "figure"),
+    [
+        *((f"early_stopping.weight={weight}", "early_stopping_weight") for weight in (0.1, 0.4, 0.9, 0.99)),
+        *((f"pace.factor={factor}", "sampling_speed") for factor in (0.5, 1.0, 2.0)),
+    ],
+)
+def test_an_ablation_has_its_own_curve(variant, figure):
+    """Written as MLflow shows the parameter."""
+    curve = paper_curve(**ASYNC, variant=variant, axis="env_steps")
     assert curve is not None
-    assert curve.figure == "early_stopping_weight"
+    assert curve.figure == figure
+
+
+@pytest.mark.parametrize("order", ["in_order", "interleaved"])
+@pytest.mark.parametrize(("what", "figure"), [("model_policy", "regularisation"), ("data_policy", "exploration")])
+def test_partly_asynchronous_schedules_are_called_as_ours(order, what, figure):
+    curve = paper_curve(**{**ASYNC, "schedule": f"{order}_{what}"}, variant="", axis="env_steps")
+    assert curve is not None
+    assert curve.figure == figure
 
 
 def test_model_free_runs_have_no_schedule():

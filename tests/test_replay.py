@@ -88,7 +88,15 @@ def test_a_replay_is_identical_says_so_and_is_a_run_of_its_own(client, recording
     "overrides",
     [
         ("algorithm=me_ppo", *THREADS),
-        ("schedule=interleaved_data_policy", "iteration.turns=2", "iteration.updates=2", *THREADS),
+        pytest.param(
+            ("schedule=interleaved_data_policy", "iteration.turns=2", "iteration.updates=2", *THREADS),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("algorithm=mb_mpo", *THREADS), marks=pytest.mark.slow),
+        pytest.param(("algorithm=mb_mpc", *THREADS), marks=pytest.mark.slow),
+        pytest.param(
+            ("algorithm=trpo", "schedule=sync", "pace.factor=0", "iteration.rollouts=2"), marks=pytest.mark.slow
+        ),
         pytest.param(("schedule=sync", "pace.factor=0", *FEW_STEPS), marks=pytest.mark.slow),
         pytest.param(
             ("schedule=interleaved_model_policy", "iteration.rollouts=2", "iteration.turns=2", *THREADS),
@@ -106,10 +114,11 @@ def test_every_kind_of_run_can_be_replayed(client, tmp_path, overrides):
     run_id = record(client, tmp_path / "recorded", *overrides)
     again = replayed(run_id, uri=client.tracking_uri)
     assert again.summary.failure is None
-    for channel, name in ((again.channels.policies, "policy"), (again.channels.models, "model")):
-        newest = channel.get()
-        assert newest is not None
-        assert digest(newest.parameters) == digest(load_file(tmp_path / "recorded" / f"{name}.safetensors"))
+    published = {"policy": again.channels.policies.get(), "model": again.channels.models.get()}
+    digests = {name: digest(newest.parameters) for name, newest in published.items() if newest is not None}
+    files = {name: tmp_path / "recorded" / f"{name}.safetensors" for name in published}
+    assert digests == {name: digest(load_file(path)) for name, path in files.items() if path.exists()}
+    assert digests, "nothing was learned"
 
 
 def deviation(again: Replayed) -> str:

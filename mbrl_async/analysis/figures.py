@@ -85,11 +85,12 @@ def draw_return(returns: Curve, x: Array, label: str) -> Figure:
 
 
 def draw_losses(losses: Mapping[str, Curve]) -> Figure:
-    """Label -> loss, of every epoch against run time; the vertical axis is logarithmic."""
+    """Label -> loss, of every epoch against run time; logarithmic unless a loss is negative, as likelihoods may be."""
     figure, axes = figure_with_axes()
     for colour, (label, loss) in zip(COLOURS, losses.items(), strict=False):
         axes.plot(loss.seconds / 60, loss.values, color=colour, linewidth=1.2, label=label)
-    axes.set(xlabel="run time (min)", ylabel="loss (mean over members)", yscale="log", xlim=(0, None))
+    scale = "log" if all((loss.values > 0).all() for loss in losses.values()) else "linear"
+    axes.set(xlabel="run time (min)", ylabel="loss (mean over members)", yscale=scale, xlim=(0, None))
     axes.legend(frameon=False)
     return figure
 

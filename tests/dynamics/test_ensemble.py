@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mbrl_async.dynamics.normaliser import Normaliser
+from mbrl_async.types import Transitions
 
 DRAW = torch.Generator()
 """A deterministic ensemble draws nothing from it."""
@@ -68,6 +69,25 @@ def test_predictions_are_clipped(make_ensemble) -> None:
     observations, actions = random_rows()
     predicted = make_ensemble(limit=0.5).predict(1000 * observations, actions, DRAW)
     assert predicted.abs().max() == 0.5
+
+
+def test_signals_are_learned_and_predicted_in_their_own_units(make_ensemble, make_buffer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(200, 3, generator=generator)
+    signals = torch.randn(200, 2, generator=generator) * torch.tensor([50.0, 0.1]) + 7.0
+    buffer, ensemble = make_buffer(signals=2), make_ensemble(signals=2)
+    buffer.append(Transitions(observations, torch.zeros(200, 2), torch.cat([observations + 1, signals], dim=1)))
+    ensemble.fit_normalisation(buffer.train)
+    _, targets = ensemble.normalised(buffer.train)
+    assert targets.mean(1).abs().max() < 1e-5  # float32 sums of 160 numbers of size 1
+    assert torch.allclose(targets[..., 3:].std(1, correction=0), torch.ones(3, 2), atol=1e-4)
+    restored = ensemble.target_normaliser.restore(targets)
+    torch.testing.assert_close(restored[..., 3:], buffer.train.outcomes[..., 3:], rtol=1e-4, atol=1e-4)  # float32
+    rows, actions = random_rows()
+    outcomes = ensemble.predict(rows, torch.zeros_like(actions), DRAW)
+    assert outcomes.shape == (3, 7, 5)
+    # An untrained network answers within a few deviations of the mean: 50 for the first signal, 0.1 for the second.
+    assert (outcomes[..., 4] - 7.0).abs().max() < 1.0 < (outcomes[..., 3] - 7.0).abs().max()
 
 
 def test_prediction_leaves_its_arguments_alone_and_records_no_gradient(fitted) -> None:

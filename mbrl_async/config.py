@@ -136,11 +136,24 @@ def validate(cfg: DictConfig) -> Settings:
 def build(node: DictConfig, **arguments: Any) -> Any:
     """Instantiate a component, with its own complaints as `ConfigError`."""
     try:
-        return instantiate(node, _convert_="all", **arguments)
+        resolved = OmegaConf.to_container(node, resolve=True)
+        return instantiate(_passing_functions(resolved), _convert_="all", **arguments)
     except InstantiationException as error:
         cause = error.__cause__
         told = str(cause) if isinstance(cause, ValueError) else " ".join(str(error).split())
         raise ConfigError(told) from error
+
+
+def _passing_functions(node: Any) -> Any:
+    """The same configuration, in which a `_target_` that is a plain function is handed over instead of called."""
+    if isinstance(node, list):
+        return [_passing_functions(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    passed = {name: _passing_functions(child) for name, child in node.items()}
+    if "_target_" in node and inspect.isfunction(get_object(node["_target_"])):
+        passed["_partial_"] = True
+    return passed
 
 
 def _components(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -35,10 +35,15 @@ FIXED_COSTS = (
 )
 
 
+ALSO_NEEDED = {"env=gymnasium": "env.id=Pendulum-v1"}
+"""Choice -> what it means nothing without."""
+
+
 def composed(*overrides: str) -> DictConfig:
-    """The configuration that `python main.py OVERRIDES` composes."""
+    """The configuration that `python main.py OVERRIDES` composes, with the simplest of what else a choice needs."""
+    needed = [also for choice, also in ALSO_NEEDED.items() if choice in overrides]
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=[*needed, *overrides])
 
 
 @cache

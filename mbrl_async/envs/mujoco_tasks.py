@@ -8,7 +8,6 @@ In the formulas o is the observation before the step and a the executed action.
 
 from __future__ import annotations
 
-import logging
 from typing import ClassVar, cast
 
 import gymnasium
@@ -20,10 +19,9 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
+from mbrl_async.envs.mujoco_warnings import take_over_mujoco_warnings
 from mbrl_async.envs.simulated_task import SimulatedTask
 from mbrl_async.types import FloatArray, TaskSpec
-
-logger = logging.getLogger(__name__)
 
 PICTURE_SIZE = (480, 640)
 """Rows and columns."""
@@ -47,7 +45,7 @@ class MujocoTask(SimulatedTask):
     """Leading entries of qpos that are not observed: where the body is in the world."""
 
     def __init__(self, *, horizon: PositiveInt) -> None:
-        _take_over_mujoco_warnings()
+        take_over_mujoco_warnings()
         body = gymnasium.make(self.body_id, disable_env_checker=True).unwrapped
         self._body = cast(MujocoEnv, body)
         self._renderer: mujoco.Renderer | None = None  # most tasks are never seen
@@ -203,15 +201,3 @@ class Reacher(MujocoTask):
 
 def _squared_norm(actions: Tensor) -> Tensor:
     return actions.square().sum(dim=-1)
-
-
-def _take_over_mujoco_warnings() -> None:
-    """Send MuJoCo's warnings to Python's log; by itself it also writes MUJOCO_LOG.TXT into the working directory."""
-    if mujoco.get_mju_user_warning() is None:
-        mujoco.set_mju_user_warning(_log_warning)
-
-
-def _log_warning(message: str) -> None:
-    # Gymnasium's half_cheetah.xml still uses this attribute; the user can do nothing about it.
-    if "compiler attribute 'settotalmass' is deprecated" not in message:
-        logger.warning("MuJoCo: %s", message)

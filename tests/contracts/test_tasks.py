@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
+from mbrl_async.config import build
 from mbrl_async.envs.task import Task, start_observations
-from mbrl_async.types import FloatArray, Trajectory, transitions_of
+from mbrl_async.types import FloatArray, Trajectory, Transitions, transitions_of
+from tests.small import composed
 
 CONFIGURATIONS = sorted((Path(__file__).parents[2] / "conf" / "env").glob("*.yaml"))
 NAMES = [path.stem for path in CONFIGURATIONS]
@@ -34,7 +34,8 @@ PAPER = {
 
 
 def make(name: str) -> Task:
-    return instantiate(OmegaConf.load(CONFIGURATIONS[NAMES.index(name)]))
+    task: Task = build(composed(f"env={name}").env)
+    return task
 
 
 @pytest.fixture(params=NAMES)
@@ -50,12 +51,19 @@ def random_actions(task: Task, seed: int, limit: float = 1.0) -> FloatArray:
 
 
 def roll_out(task: Task, actions: NDArray[np.floating], seed: int) -> Trajectory:
-    observations, rewards = [task.reset(np.random.default_rng(seed))], []
+    """Act until the actions are used up, or the task ends."""
+    observations, rewards, terminated = [task.reset(np.random.default_rng(seed))], [], False
     for action in actions:
-        observation, reward, *_ = task.step(action)
+        observation, reward, terminated, truncated = task.step(action)
         observations.append(observation)
         rewards.append(reward)
-    return Trajectory(np.stack(observations), actions, np.array(rewards, dtype=np.float32), policy_version=0)
+        if terminated or truncated:
+            break
+    return Trajectory(np.stack(observations), actions[: len(rewards)], np.array(rewards, np.float32), 0, terminated)
+
+
+def transitions(task: Task, trajectory: Trajectory) -> Transitions:
+    return transitions_of(trajectory, learned=task.spec.learned)
 
 
 def assert_identical(one: Trajectory, other: Trajectory, message: str) -> None:
@@ -87,13 +95,38 @@ def test_observations_and_rewards_have_the_promised_shapes_and_types(task: Task)
     assert type(reward) is float, "step must return the reward as a Python float."
 
 
-def test_a_whole_horizon_can_be_run_without_termination(task: Task) -> None:
+def test_a_whole_horizon_can_be_run_unless_the_task_terminates(task: Task) -> None:
     generator = np.random.default_rng(1)
-    task.reset(generator)
-    for _ in range(task.spec.horizon):
-        observation, reward, *_ = task.step(generator.uniform(-1, 1, task.spec.action_size).astype(np.float32))
-        assert np.isfinite(observation).all(), "Every observation of a horizon must be finite."
-        assert np.isfinite(reward), "Every reward of a horizon must be finite."
+    actions = generator.uniform(-1, 1, (task.spec.horizon, task.spec.action_size)).astype(np.float32)
+    trajectory = roll_out(task, actions, 1)
+    assert np.isfinite(trajectory.observations).all(), "Every observation of a horizon must be finite."
+    assert np.isfinite(trajectory.rewards).all(), "Every reward of a horizon must be finite."
+    assert trajectory.terminated or trajectory.length == task.spec.horizon, "Only a termination may end it earlier."
+
+
+def test_nothing_can_be_done_after_the_end(task: Task) -> None:
+    trajectory = roll_out(task, random_actions(task, seed=9), 10)
+    if trajectory.terminated:
+        with pytest.raises(RuntimeError, match="call reset first"):
+            task.step(np.zeros(task.spec.action_size, dtype=np.float32))
+    assert np.isfinite(task.reset(np.random.default_rng(0))).all(), "A reset must always begin a new episode."
+
+
+def test_the_real_terminations_are_the_batched_ones(task: Task) -> None:
+    trajectory = roll_out(task, random_actions(task, seed=9, limit=1.5), 10)
+    rows = transitions(task, trajectory)
+    batched = task.termination(rows.observations, rows.actions, rows.outcomes)
+    if batched is None:
+        assert not trajectory.terminated, "A task that says that it never terminates must not."
+    else:
+        assert batched.dtype == torch.bool, "termination must return bool."
+        expected = [False] * (trajectory.length - 1) + [trajectory.terminated]
+        assert batched.tolist() == expected, "step and termination must agree."
+        folded = task.termination(
+            *(part[:1].expand(5, 2, -1) for part in (rows.observations, rows.actions, rows.outcomes))
+        )
+        assert folded is not None
+        assert folded.shape == (5, 2), "termination must keep the leading dimensions."
 
 
 def test_the_same_generator_state_gives_the_same_trajectory_bit_for_bit(task: Task) -> None:
@@ -118,8 +151,7 @@ def test_stepping_draws_no_random_numbers(task: Task) -> None:
     generator = np.random.default_rng(3)
     task.reset(generator)
     state = generator.bit_generator.state
-    for action in random_actions(task, seed=2):
-        task.step(action)
+    task.step(random_actions(task, seed=2)[0])
     assert generator.bit_generator.state == state, "step must not use the generator of the last reset."
 
 
@@ -137,9 +169,9 @@ REWARD_TOLERANCE = {"rtol": 1e-6, "atol": 1e-5}
 
 def test_the_real_reward_is_the_batched_reward(task: Task) -> None:
     trajectory = roll_out(task, random_actions(task, seed=9, limit=1.5), 10)
-    transitions = transitions_of(trajectory)
-    batched = task.reward(transitions.observations, transitions.actions, transitions.next_observations)
-    assert batched.shape == (STEPS,), "reward must return one number a transition."
+    rows = transitions(task, trajectory)
+    batched = task.reward(rows.observations, rows.actions, rows.outcomes)
+    assert batched.shape == (trajectory.length,), "reward must return one number a transition."
     np.testing.assert_allclose(
         batched.numpy(), trajectory.rewards, **REWARD_TOLERANCE, err_msg="step and reward must agree."
     )
@@ -147,8 +179,9 @@ def test_the_real_reward_is_the_batched_reward(task: Task) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_reward_takes_any_leading_dimensions_and_either_precision(task: Task, dtype: torch.dtype) -> None:
-    transitions = transitions_of(roll_out(task, random_actions(task, seed=9), 10))
-    rows = [part.to(dtype) for part in (transitions.observations, transitions.actions, transitions.next_observations)]
+    given = transitions(task, roll_out(task, random_actions(task, seed=9), 10))
+    thirty = torch.arange(STEPS) % len(given)  # a task may have ended earlier
+    rows = [part[thirty].to(dtype) for part in (given.observations, given.actions, given.outcomes)]
     flat = task.reward(*rows)  # (T,)
     folded = task.reward(*(part.reshape(5, 2, 3, -1) for part in rows))  # (5, 2, 3)
     assert flat.dtype == dtype, "reward must keep the precision that it is given."
@@ -157,12 +190,13 @@ def test_the_reward_takes_any_leading_dimensions_and_either_precision(task: Task
 
 
 def test_the_reward_leaves_its_arguments_as_they_were(task: Task) -> None:
-    transitions = transitions_of(roll_out(task, random_actions(task, seed=9), 10))
-    rows = (transitions.observations, transitions.actions, transitions.next_observations)
+    given = transitions(task, roll_out(task, random_actions(task, seed=9), 10))
+    rows = (given.observations, given.actions, given.outcomes)
     copies = [part.clone() for part in rows]
     task.reward(*rows)
+    task.termination(*rows)
     for part, copy in zip(rows, copies, strict=True):
-        assert torch.equal(part, copy), "reward must not write into its arguments."
+        assert torch.equal(part, copy), "reward and termination must not write into their arguments."
 
 
 def test_actions_outside_the_limits_act_as_the_clipped_ones(task: Task) -> None:
@@ -183,7 +217,7 @@ def test_the_caller_may_write_into_what_it_got_and_gave(task: Task) -> None:
     actions = random_actions(task, seed=14)
     expected = roll_out(task, actions, 15)
     observation = task.reset(np.random.default_rng(15))
-    for step, action in enumerate(actions.copy()):
+    for step, action in enumerate(expected.actions.copy()):
         observation[:] = np.nan
         observation, reward, *_ = task.step(action)
         action[:] = np.nan

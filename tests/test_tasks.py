@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mbrl_async.experiment import Experiment, build_experiment
+from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.stop import Ending, StopSignal
 from mbrl_async.runtime.trace import Counters, StepRecord
 from mbrl_async.types import Metrics
@@ -29,7 +30,9 @@ class Finite:
 
 def run(*overrides: str) -> Experiment:
     experiment = build_experiment(composed(*small(*overrides), *FIXED_COSTS))
-    summary = experiment.backend.run(experiment.makers, experiment.schedule, experiment.rule, StopSignal(), Finite())
+    summary = experiment.backend.run(
+        experiment.makers, experiment.schedule, experiment.rule, StopSignal(), Finite(), Forgetful()
+    )
     assert summary.failure is None, summary.failure
     assert summary.ending is Ending.FINISHED
     trajectories = experiment.channels.trajectories.history
@@ -39,7 +42,7 @@ def run(*overrides: str) -> Experiment:
 
 
 @pytest.mark.parametrize("dynamics", ["ensemble", "probabilistic"])
-@pytest.mark.parametrize("algorithm", ["me_trpo", "me_ppo", "mb_mpo"])
+@pytest.mark.parametrize("algorithm", ["me_trpo", "me_ppo", "mb_mpo", "mb_mpc"])
 def test_any_task_with_learned_reward_and_termination(algorithm, dynamics):
     experiment = run(*FALLING, f"algorithm={algorithm}", f"dynamics={dynamics}")
     trajectories = experiment.channels.trajectories.history

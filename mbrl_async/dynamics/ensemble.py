@@ -56,7 +56,7 @@ class Ensemble(torch.nn.Module):
         super().__init__()
         self._observation_limit = observation_limit
         self._shapes = ((members, observation_size), (members, action_size))
-        self.mlp = BatchedMLP([observation_size + action_size, *hidden, observation_size + signals], output)
+        self.mlp = BatchedMLP([observation_size + action_size, *hidden, observation_size + signals], output, signals)
         self.register_buffer("network", self.mlp.initial_parameters(members, generator).to(device))
         self.input_normaliser = Normaliser(
             members=members, size=observation_size + action_size, minimum_std=minimum_std, device=device

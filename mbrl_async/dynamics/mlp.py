@@ -36,12 +36,19 @@ class BatchedMLP:
     call updates them. Behind the layers of a row lie the extras that the output has learned beside them.
     """
 
-    def __init__(self, sizes: Sequence[int], output: Output) -> None:
-        """`sizes`: inputs, width of each hidden layer, predicted quantities; `output` says what these are."""
+    def __init__(self, sizes: Sequence[int], output: Output, signals: int = 0) -> None:
+        """Fix the shape.
+
+        Args:
+            sizes: inputs, width of each hidden layer, predicted quantities.
+            output: what these are.
+            signals: how many of them, at the end, are predicted without a spread.
+        """
         *widths, quantities = sizes
-        self._shapes = list(pairwise([*widths, output.width(quantities)]))
+        spread = quantities - signals
+        self._shapes = list(pairwise([*widths, output.width(quantities, spread)]))
         self._output = output
-        self._initial_extras = output.initial_extras(quantities)  # (K,)
+        self._initial_extras = output.initial_extras(spread)  # (K,)
         self._used_by_layers = sum((inputs + 1) * outputs for inputs, outputs in self._shapes)
 
     @property

@@ -27,7 +27,9 @@ class FunctionTask:
         horizon: int = 9,
     ) -> None:
         self._reward, self._termination = reward, termination
-        self.spec = TaskSpec(1, 1, horizon, 0.1, tuple(learned))  # imagination takes its sizes from what it is given
+        self.spec = TaskSpec(
+            1, 1, horizon, 0.1, learned=tuple(learned)
+        )  # imagination takes its sizes from what it is given
 
     def reward(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor:
         return self._reward(observations, actions, outcomes)

@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 
 from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
 from mbrl_async.checkpoint.codec import CheckpointError
+from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.checkpoint.lock import LOCK_FILE
 from mbrl_async.config import ConfigError
 from mbrl_async.job import CHECKPOINT, Job, WorkerFailedError, run_job
 from mbrl_async.resume import resumed
+from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.runtime.trace import read_trace
 from tests.small import FEW_STEPS, SMALL, composed
 
@@ -186,6 +188,19 @@ def test_a_second_process_on_the_same_run_is_refused(whole, resume):
         resume(whole.output, "stop.trajectories=8")
 
 
+@pytest.fixture
+def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written where they are taken: how many the background writes depends on how fast the machine is."""
+    save = RunKeeper.save
+
+    def save_at_once(keeper: RunKeeper, snapshot: Snapshot) -> None:
+        save(keeper, snapshot)
+        keeper._save_what_waits()
+
+    monkeypatch.setattr(RunKeeper, "save", save_at_once)
+
+
+@pytest.mark.usefixtures("_snapshots_at_once")
 def test_damaged_snapshots_are_refused_by_name_and_not_needed(job, whole, resume, client, caplog):
     damaged = job("damaged", *ASYNC)
     run_job(damaged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,12 @@ ALSO_NEEDED = {"env=gymnasium": "env.id=Pendulum-v1"}
 
 def composed(*overrides: str) -> DictConfig:
     """The configuration that `python main.py OVERRIDES` composes, with the simplest of what else a choice needs."""
+    return copy.deepcopy(_composed(overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """Composing takes a quarter of a second, and many tests ask for the same."""
     needed = [also for choice, also in ALSO_NEEDED.items() if choice in overrides]
     with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
         return compose("config", overrides=[*needed, *overrides])

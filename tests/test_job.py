@@ -124,8 +124,10 @@ def test_a_failing_worker_is_named_and_the_run_is_failed_with_all_it_had(job, tm
     assert "trajectories.safetensors" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("backend", [("backend=simulated",), ("backend=threads", "pace.factor=0.05")])
+@pytest.mark.parametrize(
+    ("number", "backend"),
+    [(signal.SIGINT, ("backend=simulated",)), (signal.SIGTERM, ("backend=threads", "pace.factor=0.05"))],
+)
 def test_an_interrupted_job_is_killed_and_keeps_its_trajectories(job, tmp_path, monkeypatch, number, backend):
     improve = ImaginedPolicyImprovement.improve
 
@@ -219,10 +221,14 @@ def test_sync_learns_the_same_to_the_last_bit_on_threads_and_on_simulated(job):
     "schedule",
     [
         ("schedule=async",),
-        ("schedule=async", "algorithm=me_ppo"),
         ("schedule=sync", *FEW_STEPS),
-        ("schedule=interleaved_model_policy", "iteration.rollouts=2", "iteration.turns=2"),
-        ("schedule=interleaved_data_policy", "iteration.turns=2", "iteration.updates=2"),
+        pytest.param(("schedule=async", "algorithm=me_ppo"), marks=pytest.mark.slow),
+        pytest.param(
+            ("schedule=interleaved_model_policy", "iteration.rollouts=2", "iteration.turns=2"), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("schedule=interleaved_data_policy", "iteration.turns=2", "iteration.updates=2"), marks=pytest.mark.slow
+        ),
     ],
     ids=lambda schedule: schedule[-1],
 )

@@ -48,6 +48,7 @@ class Environment:
             "git_commit": self.git_commit or "unknown",
             "git_dirty": "unknown" if self.git_dirty is None else str(self.git_dirty).lower(),
             "cpu": self.cpu,
+            "cores": str(self.usable_cores or self.cores),
             "device": self.device,
         }
 

@@ -100,6 +100,7 @@ def documented(algorithm: str) -> set[str]:
     return {name for name in names if not any(re.match(other, name) for other in others)}
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("algorithm", options("algorithm"))
 def test_every_metric_is_documented_and_every_documented_metric_is_logged(job, tmp_path, algorithm):
     run_job(job(*FIXED_COSTS, "schedule=sync", *FEW_STEPS, f"algorithm={algorithm}"))
@@ -107,6 +108,7 @@ def test_every_metric_is_documented_and_every_documented_metric_is_logged(job, t
     assert set(run.data.metrics) == documented(algorithm)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_failing_worker_is_named_and_the_run_is_failed_with_all_it_had(job, tmp_path, monkeypatch):
     improve = ImaginedPolicyImprovement.improve
 
@@ -124,6 +126,7 @@ def test_a_failing_worker_is_named_and_the_run_is_failed_with_all_it_had(job, tm
     assert "trajectories.safetensors" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("number", "backend"),
     [(signal.SIGINT, ("backend=simulated",)), (signal.SIGTERM, ("backend=threads", "pace.factor=0.05"))],

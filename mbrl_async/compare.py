@@ -12,6 +12,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pydantic import BaseModel, Field, NonNegativeInt
 from rich.console import Console
 from rich.table import Table as ScreenTable
@@ -21,11 +22,12 @@ from mbrl_async.analysis.report import make_tables, write_report
 from mbrl_async.analysis.statistics import Resampling
 from mbrl_async.commands import Tracking, command_settings
 from mbrl_async.config import STRICT, ConfigError
+from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND
 from mbrl_async.tracking.store import TrackingError, open_store
 
 ARTIFACT_FOLDER = "comparison"
 
-SWEEPS = "tags.kind = 'sweep'"
+SWEEPS = f"tags.{KIND_TAG} = '{SWEEP_KIND}'"
 FINISHED = "attributes.status = 'FINISHED'"
 
 
@@ -105,7 +107,7 @@ def _select(client: MlflowClient, settings: Settings) -> _Selection:
             raise ConfigError(f"experiment={settings.experiment} is not in {settings.tracking.uri}: there are {known}.")
         return _Selection(settings.experiment, _finished(client, [experiment.experiment_id]), None)
     parent = _newest_sweep(client) if settings.sweep is None else _sweep(client, settings.sweep)
-    children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
     return _Selection(parent.data.tags["sweep"], _finished(client, _experiments(client), children), parent.info.run_id)
 
 
@@ -116,7 +118,7 @@ def _finished(client: MlflowClient, experiments: Sequence[str], condition: str =
     token = None
     while True:
         page = client.search_runs(list(experiments), conditions, order_by=["start_time ASC"], page_token=token)
-        runs.extend(run for run in page if run.data.tags.get("kind") != "sweep")
+        runs.extend(run for run in page if run.data.tags.get(KIND_TAG) != SWEEP_KIND)
         token = page.token
         if not token:
             return runs

@@ -128,7 +128,7 @@ def validate(cfg: DictConfig) -> Settings:
     settings = checked(Settings, "", container)
     _refuse_unread(cfg, "iteration", "schedule")
     _refuse_unread(cfg, "simulated", "backend")
-    for key, node in _components(container):
+    for key, node in components(container):
         _check_component(key, node)
     return settings
 
@@ -156,13 +156,13 @@ def _passing_functions(node: Any) -> Any:
     return passed
 
 
-def _components(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every dictionary with a `_target_`, with its dotted key."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield key, node
-        for name, child in node.items():
-            yield from _components(child, f"{key}.{name}" if key else name)
+def components(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every dictionary with a `_target_`, with its dotted key; items of lists are numbered from 0."""
+    if isinstance(node, dict) and "_target_" in node:
+        yield key, node
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, child in children:
+        yield from components(child, f"{key}.{name}" if key else str(name))
 
 
 def _check_component(key: str, node: dict[str, Any]) -> None:

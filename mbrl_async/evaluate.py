@@ -30,6 +30,7 @@ from mbrl_async.evaluation import Act, mean_action, play, record, sampled_action
 from mbrl_async.policies.adapted import own_parameters
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.tracking.store import TrackingError, open_store
+from mbrl_async.trust import foreign_targets
 
 ARTIFACT_FOLDER = "evaluation"
 CONFIGURATION_FILE = "config.yaml"
@@ -140,24 +141,13 @@ def _artifacts(client: MlflowClient, run_id: str) -> list[str]:
 
 def _require_trusted(cfg: DictConfig, trust: bool) -> None:
     """A configuration names classes: those of others are imported only if the user says so."""
-    targets = [target for node in (cfg.env, cfg.policy) for target in _targets(OmegaConf.to_container(node))]
-    foreign = [target for target in targets if not target.startswith("mbrl_async.")]
+    named = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["env", "policy"]))
+    foreign = [target for _, target in foreign_targets(named)]
     if foreign and not trust:
         raise ConfigError(
             f"The run's configuration names {', '.join(foreign)}, which is code from outside this package: "
             "look at it, then write trust=true."
         )
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for child in node.values():
-            yield from _targets(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _targets(child)
 
 
 def _write(

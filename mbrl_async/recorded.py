@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from hydra.utils import get_object
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
+from mbrl_async.commands import CONFIG_DIRECTORY
 from mbrl_async.config import ConfigError
 from mbrl_async.refusals import explain
 from mbrl_async.tracking.errors import reason
+from mbrl_async.trust import foreign_targets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-CONFIG_DIRECTORY = str(Path(__file__).parents[1] / "conf")
 
 _ABSENT = object()
 
@@ -105,8 +104,7 @@ def compose_again(recorded: RecordedRun, overrides: Sequence[str]) -> tuple[Dict
     before, _ = _compose(recorded.overrides, [])
     after, choices = _compose(recorded.overrides, overrides)
     config = _on_top(recorded.config, before, after)
-    for key, target in _targets(config):
-        _require_trusted(key, target, overrides)
+    _require_trusted(config, overrides)
     return OmegaConf.create(config), choices
 
 
@@ -120,7 +118,7 @@ def _compose(recorded: Sequence[str], overrides: Sequence[str]) -> tuple[dict[st
             except HydraException as error:
                 remaining = _without_orphan(recorded, error)
                 if len(remaining) == len(recorded):
-                    raise ConfigError(explain(error, overrides, CONFIG_DIRECTORY)) from error
+                    raise ConfigError(explain(error, overrides, str(CONFIG_DIRECTORY))) from error
                 recorded = remaining
     choices = dict(cfg.hydra.runtime.choices)
     settings: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -133,7 +131,7 @@ def _own_hydra() -> Iterator[None]:
     others = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(CONFIG_DIRECTORY, version_base="1.3"):
+        with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
             yield
     finally:
         GlobalHydra.instance().clear()
@@ -147,23 +145,14 @@ def _without_orphan(overrides: Sequence[str], error: HydraException) -> list[str
     return [each for each in overrides if unknown is None or not each.startswith(f"{unknown[1]}=")]
 
 
-def _targets(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every `_target_` below, with its dotted key."""
-    for name, value in node.items() if isinstance(node, Mapping) else ():
-        if name == "_target_":
-            yield f"{key}._target_", str(value)
-        else:
-            yield from _targets(value, f"{key}.{name}" if key else str(name))
-
-
-def _require_trusted(key: str, target: str, overrides: Sequence[str]) -> None:
-    """Data from a store must not choose what code is executed: this package's classes, or what the user names."""
-    ours = target.startswith("mbrl_async.") and getattr(get_object(target), "__module__", "").startswith("mbrl_async.")
-    if not ours and f"{key}={target}" not in overrides:
-        raise ConfigError(
-            f"{key}={target} comes from the recorded run and would execute code that is not this program's: "
-            "if you trust it, repeat this setting as an override."
-        )
+def _require_trusted(config: Any, overrides: Sequence[str]) -> None:
+    """Foreign code is executed only if the user names it, too."""
+    for key, target in foreign_targets(config):
+        if f"{key}={target}" not in overrides:
+            raise ConfigError(
+                f"{key}={target} comes from the recorded run and would execute code that is not this program's: "
+                "if you trust it, repeat this setting as an override."
+            )
 
 
 def _on_top(stored: Any, before: Any, after: Any) -> Any:

@@ -19,7 +19,7 @@ from mbrl_async.differences import COMPUTES, environment_differences
 from mbrl_async.distance import final_parameters, same_parameters
 from mbrl_async.experiment import Experiment, build_experiment
 from mbrl_async.job import Job, WorkerFailedError, run_job
-from mbrl_async.recorded import RecordedRun, compose_again
+from mbrl_async.recorded import RecordedRun, compose_again, default_uri
 from mbrl_async.results import TRAJECTORIES_FILE
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.recovery import Forgetful
@@ -74,7 +74,7 @@ def replayed(
     run_id: str,
     *,
     until: int | str | None = None,
-    uri: str = "sqlite:///mlflow.db",
+    uri: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Replayed:
     """Execute a recorded run again, without recording that.
@@ -82,7 +82,7 @@ def replayed(
     Args:
         run_id: MLflow's.
         until: the last step, as a position in the trace, or as `worker:index`; None: to the end.
-        uri: the store that holds the run.
+        uri: the store that holds the run; None: where runs are tracked if nobody says otherwise.
         overrides: settings that shall differ, such as `replay.environment=any`.
 
     Raises:
@@ -90,7 +90,7 @@ def replayed(
     """
     stop_there = [] if until is None else [f"replay.until={until}"]
     all_overrides = ["backend=replay", f"replay.run_id={run_id}", *stop_there, *overrides]
-    request = OmegaConf.create({"replay": {"run_id": run_id}, "tracking": {"uri": uri}})
+    request = OmegaConf.create({"replay": {"run_id": run_id}, "tracking": {"uri": uri or default_uri()}})
     with tempfile.TemporaryDirectory() as directory:
         _, cfg, _ = _prepare(request, all_overrides, Path(directory))
         experiment = build_experiment(cfg)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Protocol
 from mbrl_async.checkpoint.codec import decode, encode
 from mbrl_async.checkpoint.journal import Journal, entries
 from mbrl_async.checkpoint.snapshots import SavedSnapshot, SnapshotFolder
+from mbrl_async.priority import lower_priority
 from mbrl_async.runtime.recovery import Entry, Past, Snapshot
 from mbrl_async.runtime.trace import Counters
 from mbrl_async.types import State
@@ -25,8 +25,6 @@ SYNC_SECONDS = 1.0
 
 CLOSE_SECONDS = 1.0
 """Longest wait, at the end of a run, for a snapshot that is being written: the next start removes half a one."""
-
-LOWEST_PRIORITY = 19
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +118,7 @@ class RunKeeper:
         return Past(kept, saved.snapshot)
 
     def _run(self) -> None:
-        _yield_to_workers()
+        lower_priority()
         while not self._closing.wait(SYNC_SECONDS):
             self._journal.sync()
             self._save_what_waits()
@@ -140,9 +138,3 @@ class RunKeeper:
 
 def _reached(value: float, limit: float | None) -> bool:
     return limit is not None and value >= limit
-
-
-def _yield_to_workers() -> None:
-    """Let this thread run only when no other wants the core; on Linux, priorities are a thread's own."""
-    if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)

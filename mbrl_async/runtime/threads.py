@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -14,6 +12,7 @@ from typing import Annotated
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from mbrl_async.priority import lower_priority
 from mbrl_async.runtime.clock import WallClock
 from mbrl_async.runtime.gate import Gate
 from mbrl_async.runtime.heartbeat import Pulse, SilentWorkerError
@@ -147,9 +146,8 @@ class Threads:
         # The first question of a thread resets its number to what another thread set last: ask before setting it.
         torch.get_num_threads()
         torch.set_num_threads(self._torch_threads[name])
-        if name != COLLECT and sys.platform == "linux":  # elsewhere a process has one priority for all its threads
-            own = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + self._learner_niceness)
+        if name != COLLECT:
+            lower_priority(self._learner_niceness)
 
 
 def _wait_until_made(count: int, made: Queue[tuple[str, Worker]], stop: StopSignal) -> dict[str, Worker]:

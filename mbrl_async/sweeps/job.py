@@ -16,6 +16,7 @@ from mbrl_async.config import ConfigError
 from mbrl_async.job import Job, run_job
 from mbrl_async.sweeps.outcome import JobStatus, Outcome
 from mbrl_async.sweeps.record import Sweep, configuration_digest, finished_run
+from mbrl_async.tracking.environment import usable_cores
 from mbrl_async.tracking.store import TrackingError, open_store
 from mbrl_async.types import WINDOW
 
@@ -68,7 +69,7 @@ def _run_or_skip(job: Job, number: int, sweep: Sweep, parallel_jobs: int) -> tup
     earlier = finished_run(client, job.cfg.tracking.experiment, sweep.name, digest)
     if earlier is not None:
         return _score(client, earlier.info.run_id), "skipped"
-    threads = divided_threads(job.cfg.torch_threads, parallel_jobs, _usable_cores())
+    threads = divided_threads(job.cfg.torch_threads, parallel_jobs, usable_cores() or os.cpu_count() or 1)
     cfg = OmegaConf.merge(job.cfg, {"torch_threads": threads})
     assert isinstance(cfg, DictConfig)
     return run_job(replace(job, cfg=cfg, tags=sweep.tags(number, digest))), "finished"
@@ -78,7 +79,3 @@ def _score(client: MlflowClient, run_id: str) -> float:
     history = client.get_metric_history(run_id, "collect/return")
     returns = [metric.value for metric in sorted(history, key=lambda metric: metric.timestamp)][-WINDOW:]
     return sum(returns) / len(returns) if returns else float("nan")
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,15 +13,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from mbrl_async.tracking.run import Status
+from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND, Status
 from mbrl_async.tracking.store import experiment_id, open_store
 
 SWEEP_FILE = "sweep.json"
 """In the sweep's folder; tells jobs in other processes whose children they are."""
-
-KIND_TAG = "kind"
-SWEEP_KIND = "sweep"
-"""What the tag `kind` says of a parent run; jobs have no such tag."""
 
 NOT_CONFIGURED = ("sweep", "tracking", "checkpoint", "resume")
 """Top-level settings that do not alter what a job computes."""

@@ -63,7 +63,7 @@ def describe_environment(*, source: Path, device: torch.device) -> Environment:
         platform=platform.platform(),
         cpu=_cpu_model(),
         cores=os.cpu_count(),
-        usable_cores=_usable_cores(),
+        usable_cores=usable_cores(),
         torch_threads=torch.get_num_threads(),
         matmul_precision=torch.get_float32_matmul_precision(),
         device=_device_name(device),
@@ -105,7 +105,8 @@ def _cpu_model() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int | None:
+def usable_cores() -> int | None:
+    """Cores that this process may use; None where the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None  # Linux knows it
 
 

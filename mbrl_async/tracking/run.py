@@ -19,6 +19,10 @@ from mbrl_async.types import Metrics
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+KIND_TAG = "kind"
+SWEEP_KIND = "sweep"
+"""What the tag `kind` says of the parent run of a sweep; the runs of jobs have no such tag."""
+
 Step = tuple[StepRecord, Metrics, Counters]
 """What an `Observer` hears of."""
 

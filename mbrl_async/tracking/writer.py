@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from itertools import islice
 
 from mlflow.entities import Metric
 
+from mbrl_async.priority import lower_priority
 from mbrl_async.tracking.errors import reason
 
 BATCH = 1000
@@ -21,8 +21,6 @@ INTERVAL_SECONDS = 2.0
 
 RETRY_SECONDS = 0.5
 """Time between two attempts when the run is over."""
-
-LOWEST_PRIORITY = 19
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +61,7 @@ class MetricWriter:
         return len(self._unsent) + sum(len(metrics) for metrics in list(self._queue))
 
     def _run(self) -> None:
-        _yield_to_workers()
+        lower_priority()
         while not self._closing.wait(self._interval):
             self._flush()
         while not self._flush() and not self._given_up.wait(RETRY_SECONDS):
@@ -89,9 +87,3 @@ class MetricWriter:
         if self._failure is None:
             log.warning("MLflow takes no metrics at the moment, they are kept and tried again (%s).", reason(error))
         self._failure = reason(error)
-
-
-def _yield_to_workers() -> None:
-    """Let this thread run only when no other wants the core; on Linux, priorities are a thread's own."""
-    if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)

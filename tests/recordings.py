@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mlflow import MlflowClient
 
 from mbrl_async.job import Job, run_job
 from tests.small import composed, small
+
+
+@contextmanager
+def no_figures() -> Iterator[None]:
+    """Drawing takes most of a small job's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mbrl_async.job.write_figures", lambda *_: [])
+        yield
+
 
 THREADS = ("backend=threads", "pace.factor=0.05")
 

@@ -20,7 +20,7 @@ from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.replay import DeviationError
 from mbrl_async.runtime.trace import read_trace
 from mbrl_async.types import FloatArray, Trajectory
-from tests.recordings import THREADS, altered, altered_json, altered_line, record
+from tests.recordings import THREADS, altered, altered_json, altered_line, no_figures, record
 from tests.small import FEW_STEPS, composed
 
 
@@ -41,9 +41,7 @@ UNREPEATABLE = "env._target_=tests.test_replay.Unrepeatable"
 
 @pytest.fixture(scope="module", autouse=True)
 def _without_figures() -> object:
-    """Drawing takes most of a small job's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mbrl_async.job.write_figures", lambda *_: [])
+    with no_figures():
         yield
 
 

@@ -15,15 +15,13 @@ from mbrl_async.reproduce import main, reproduce
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, Schedule
 from mbrl_async.runtime.simulated import Simulated
 from mbrl_async.runtime.trace import StepRecord
-from tests.recordings import altered, altered_line, record
+from tests.recordings import altered, altered_line, no_figures, record
 from tests.small import FIXED_COSTS
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _without_figures() -> object:
-    """Drawing takes most of a small job's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mbrl_async.job.write_figures", lambda *_: [])
+    with no_figures():
         yield
 
 

@@ -22,6 +22,7 @@ from mbrl_async.job import CHECKPOINT, Job, WorkerFailedError, run_job
 from mbrl_async.resume import resumed
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.runtime.trace import read_trace
+from tests.recordings import no_figures
 from tests.small import FEW_STEPS, SMALL, composed
 
 CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
@@ -33,8 +34,7 @@ SYNC_ON_THREADS = ("schedule=sync", *FEW_STEPS, "backend=threads", "pace.factor=
 
 @pytest.fixture(autouse=True, scope="module")
 def _without_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mbrl_async.job.write_figures", lambda *_: [])
+    with no_figures():
         yield
 
 

@@ -128,16 +128,16 @@ def roll_out(
     return _judged(task, observations, actions, outcomes[1:])
 
 
-def require_equal_shares(rollouts: int, members: int, what: str = "rollouts") -> None:
-    """Refuse a number of rollouts, which the user knows as `what`, that the members cannot share equally.
+def require_equal_shares(number: int, members: int, what: str = "rollouts") -> None:
+    """Refuse a number of what the members are to share if they cannot share it equally.
 
     Raises:
         ValueError: with the nearest numbers that they can.
     """
-    if rollouts < 1 or rollouts % members:
-        lower = max(rollouts // members, 1) * members
+    if number < 1 or number % members:
+        lower = max(number // members, 1) * members
         raise ValueError(
-            f"{what}={rollouts} cannot be shared equally by {members} ensemble members: "
+            f"{what}={number} cannot be shared equally by {members} ensemble members: "
             f"choose a multiple of {members}, such as {lower} or {lower + members}."
         )
 

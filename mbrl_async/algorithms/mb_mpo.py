@@ -11,9 +11,15 @@ from torch import Tensor
 from mbrl_async.algorithms.adaptation import Adaptation, split, thin
 from mbrl_async.algorithms.advantages import AdvantageEstimator
 from mbrl_async.algorithms.flat import assign, flatten
-from mbrl_async.algorithms.imagination import ImaginedTask, Model, Rollouts, StartObservations
+from mbrl_async.algorithms.imagination import (
+    ImaginedTask,
+    Model,
+    Rollouts,
+    StartObservations,
+    require_equal_shares,
+)
 from mbrl_async.algorithms.meta_objective import MetaObjective
-from mbrl_async.algorithms.task_imagination import imagine_tasks, require_equal_tasks
+from mbrl_async.algorithms.task_imagination import imagine_tasks
 from mbrl_async.algorithms.trust_region import TrustRegion
 from mbrl_async.policies.adapted import with_adapted
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
@@ -64,7 +70,7 @@ class MBMPO:
         Raises:
             ValueError: the number of tasks is not a multiple of the members.
         """
-        require_equal_tasks(self._tasks, members)
+        require_equal_shares(self._tasks, members, "tasks")
 
     def improve(
         self,

@@ -54,20 +54,6 @@ def imagine_tasks(
     return roll_out(act, predict, task, starts, noise, check_interrupted)
 
 
-def require_equal_tasks(tasks: int, members: int) -> None:
-    """Refuse a number of tasks that gives some members more than others.
-
-    Raises:
-        ValueError: with the nearest numbers that do not.
-    """
-    if tasks < 1 or tasks % members:
-        lower = max(tasks // members, 1) * members
-        raise ValueError(
-            f"tasks={tasks} cannot be shared equally by {members} ensemble members: "
-            f"choose a multiple of {members}, such as {lower} or {lower + members}."
-        )
-
-
 def _by_member(rows: Tensor, members: int) -> Tensor:
     """(J, R, D) -> (M, J / M * R, D): the rows of tasks m, m + M, m + 2 M, ... to member m."""
     return rows.view(-1, members, *rows.shape[1:]).transpose(0, 1).flatten(1, 2)

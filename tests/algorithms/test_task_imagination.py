@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mbrl_async.algorithms.flat import flatten
-from mbrl_async.algorithms.task_imagination import imagine_tasks, require_equal_tasks
+from mbrl_async.algorithms.imagination import require_equal_shares
+from mbrl_async.algorithms.task_imagination import imagine_tasks
 from mbrl_async.policies.stack import PolicyStack
 from mbrl_async.types import Interrupted, NonFiniteError
 from tests.imagined import FunctionTask
@@ -94,6 +95,6 @@ def test_a_diverged_model_is_named():
 
 
 def test_tasks_that_cannot_be_shared_equally_are_refused():
-    require_equal_tasks(20, 5)
+    require_equal_shares(20, 5, "tasks")
     with pytest.raises(ValueError, match=r"tasks=12 cannot be shared equally by 5 ensemble members: .* 10 or 15"):
-        require_equal_tasks(12, 5)
+        require_equal_shares(12, 5, "tasks")

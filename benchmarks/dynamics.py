@@ -18,6 +18,7 @@ from benchmarks.paper_ensemble import (
 )
 from mbrl_async.dynamics.buffer import TransitionBuffer
 from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.prediction import Predictor
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.types import Transitions
 
@@ -44,7 +45,10 @@ def measure(threads: int, repetitions: int) -> list[Measurement]:
     """Medians with this many torch threads."""
     with torch_threads(threads):
         learner = make_learner()
-        return [*_training(learner, threads, repetitions), _prediction(learner.ensemble, threads, 20 * repetitions)]
+        return [
+            *_training(learner, threads, repetitions),
+            _prediction(learner.ensemble.predictor(), threads, 20 * repetitions),
+        ]
 
 
 def _training(learner: Learner, threads: int, repetitions: int) -> list[Measurement]:
@@ -62,12 +66,12 @@ def _training(learner: Learner, threads: int, repetitions: int) -> list[Measurem
     ]
 
 
-def _prediction(ensemble: Ensemble, threads: int, repetitions: int) -> Measurement:
+def _prediction(model: Predictor, threads: int, repetitions: int) -> Measurement:
     share = ROLLOUTS // MEMBERS
     observations, actions = torch.zeros(MEMBERS, share, OBSERVATION_SIZE), torch.zeros(MEMBERS, share, ACTION_SIZE)
     generator = torch.Generator()  # a deterministic ensemble draws nothing
     prediction, products = median_seconds(
-        repetitions, lambda: ensemble.predict(observations, actions, generator), prediction_products(share)
+        repetitions, lambda: model.predict(observations, actions, generator), prediction_products(share)
     )
     name = f"predicted transitions, {ROLLOUTS} rollouts"
     return Measurement(name, ROLLOUTS / prediction, "1/s", threads, products / prediction)

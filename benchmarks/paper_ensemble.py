@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.ensemble import Ensemble, Precision
 from mbrl_async.dynamics.outputs import Point
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6
@@ -15,7 +15,7 @@ MEMBERS, HIDDEN = 5, (512, 512, 512)
 LAYER_SIZES = (OBSERVATION_SIZE + ACTION_SIZE, *HIDDEN, OBSERVATION_SIZE)
 
 
-def make_ensemble(generator: torch.Generator) -> Ensemble:
+def make_ensemble(generator: torch.Generator, precision: Precision = "float32") -> Ensemble:
     """An untrained one."""
     return Ensemble(
         observation_size=OBSERVATION_SIZE,
@@ -26,6 +26,7 @@ def make_ensemble(generator: torch.Generator) -> Ensemble:
         minimum_std=1e-3,
         observation_limit=100.0,
         output=Point(),
+        precision=precision,
         generator=generator,
         device="cpu",
     )

@@ -46,7 +46,7 @@ class PolicyStep:
 
     def __init__(self) -> None:
         self.generator = torch.Generator().manual_seed(0)
-        self.ensemble = make_ensemble(self.generator)
+        self.model = make_ensemble(self.generator).predictor()
         self.task = RewardedVelocity()
         self.baseline = LinearFeatureBaseline(regularisation=1e-5)
         self.estimator = AdvantageEstimator(discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=self.baseline)
@@ -59,12 +59,12 @@ class PolicyStep:
 
     def improve(self, improvement: PolicyImprovement) -> None:
         """The whole of it, from a new policy."""
-        improvement.improve(self.policy(), self.ensemble, self.task, self._starts, self.generator, _go_on)
+        improvement.improve(self.policy(), self.model, self.task, self._starts, self.generator, _go_on)
 
     def imagine(self, rollouts: int) -> Rollouts:
         """Rollouts of the paper's length."""
         starts = self._starts(rollouts)
-        return imagine(self.policy(), self.ensemble, self.task, starts, HORIZON, self.generator, _go_on)
+        return imagine(self.policy(), self.model, self.task, starts, HORIZON, self.generator, _go_on)
 
     def fit_baseline(self, rollouts: Rollouts) -> None:
         """The baseline alone."""

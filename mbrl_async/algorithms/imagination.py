@@ -9,15 +9,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import RolloutEnds, TaskSpec, clip_action, require_finite
 
 StartObservations = Callable[[int], Tensor]
 """count -> (count, O): where imagined rollouts start."""
 
-Act = Callable[[Tensor], Gaussian]
-"""observations (..., O) -> the distribution of the actions after them."""
+Act = Callable[[Tensor], Tensor]
+"""observations (..., O) -> the means (..., A) of the actions after them."""
 
 Predict = Callable[[int, Tensor, Tensor], Tensor]
 """(step, observations (..., O), executed actions (..., A)) -> outcomes (..., O + E)."""
@@ -94,7 +93,8 @@ def imagine(
     size = (horizon, len(starts), len(policy.log_std))
     noise = torch.randn(size, generator=generator, device=generator.device).to(starts.device)  # (T, R, A)
     predict = predict_in_shares(model, draw_partitions(len(starts), horizon, generator, starts.device), generator)
-    return roll_out(policy, predict, task, starts, noise, check_interrupted)
+    deviations = policy.std.detach() * noise
+    return roll_out(policy.mean, predict, task, starts, deviations, check_interrupted)
 
 
 @torch.no_grad()
@@ -103,10 +103,10 @@ def roll_out(
     predict: Predict,
     task: ImaginedTask,
     starts: Tensor,
-    noise: Tensor,
+    deviations: Tensor,
     check_interrupted: Callable[[], None],
 ) -> Rollouts:
-    """Act and predict in turn, from `starts` (..., O), as long as there is `noise` (T, ..., A) for the actions.
+    """Act and predict in turn, from `starts` (..., O), as long as there are `deviations` (T, ..., A) from the means.
 
     What follows a termination is computed and then ignored: every step is one batch of the same shape.
 
@@ -114,15 +114,14 @@ def roll_out(
         NonFiniteError: a predicted outcome or a reward is not finite.
     """
     size = starts.shape[-1]
-    outcomes = starts.new_zeros(
-        len(noise) + 1, *starts.shape[:-1], size + len(task.spec.learned)
-    )  # (T + 1, ..., O + E)
+    shape = (len(deviations) + 1, *starts.shape[:-1], size + len(task.spec.learned))
+    outcomes = starts.new_zeros(shape)  # (T + 1, ..., O + E)
     observations = outcomes[..., :size]  # (T + 1, ..., O)
     observations[0] = starts
-    actions = torch.empty_like(noise)  # (T, ..., A)
-    for step in range(len(noise)):
+    actions = torch.empty_like(deviations)  # (T, ..., A)
+    for step in range(len(deviations)):
         check_interrupted()
-        actions[step] = act(observations[step]).sample(noise[step])
+        torch.add(act(observations[step]), deviations[step], out=actions[step])
         outcomes[step + 1] = predict(step, observations[step], clip_action(actions[step]))
     require_finite(outcomes, "An imagined observation, reward or termination")
     return _judged(task, observations, actions, outcomes[1:])
@@ -154,7 +153,10 @@ def predict_in_shares(model: Model, partitions: Tensor, generator: torch.Generat
     def predict(step: int, observations: Tensor, actions: Tensor) -> Tensor:
         rows = partitions[step]  # (R,)
         shares = (model.members, len(rows) // model.members, -1)
-        predicted = model.predict(observations[rows].view(shares), actions[rows].view(shares), generator).flatten(0, 1)
+        their_observations, their_actions = (
+            each.index_select(0, rows).view(shares) for each in (observations, actions)
+        )
+        predicted = model.predict(their_observations, their_actions, generator).flatten(0, 1)
         return torch.empty_like(predicted).index_copy_(0, rows, predicted)
 
     return predict

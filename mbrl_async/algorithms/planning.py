@@ -21,7 +21,6 @@ from mbrl_async.algorithms.imagination import (
     require_equal_shares,
     roll_out,
 )
-from mbrl_async.policies.gaussian import Gaussian
 
 Evaluation = Callable[[Tensor], Tensor]
 """Candidates (H, K, A) within [-1, 1] -> what each is expected to earn, (K,)."""
@@ -160,10 +159,9 @@ def shifted(plan: Tensor) -> Tensor:
     return torch.cat((plan[1:], torch.zeros_like(plan[:1])))
 
 
-def _open_loop(observations: Tensor) -> Gaussian:
-    """A plan is its own noise: it follows whatever is observed."""
-    zero = observations.new_zeros(())
-    return Gaussian(zero, zero)
+def _open_loop(observations: Tensor) -> Tensor:
+    """A plan follows whatever is observed: it is a deviation from nothing."""
+    return observations.new_zeros(())
 
 
 def _uninterrupted() -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from mbrl_async.algorithms.imagination import ImaginedTask, Model, Rollouts, roll_out
-from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.stack import PolicyStack
 
 
@@ -41,8 +40,8 @@ def imagine_tasks(
         NonFiniteError: a predicted outcome or a reward is not finite.
     """
 
-    def act(observations: Tensor) -> Gaussian:
-        return stack.distribution(parameters, observations)
+    def act(observations: Tensor) -> Tensor:
+        return stack.distribution(parameters, observations).mean
 
     def predict(_step: int, observations: Tensor, actions: Tensor) -> Tensor:
         members = model.members
@@ -51,7 +50,8 @@ def imagine_tasks(
 
     shape = (horizon, *starts.shape[:2], stack.action_size)
     noise = torch.randn(shape, generator=generator, device=generator.device).to(starts.device)  # (T, J, R, A)
-    return roll_out(act, predict, task, starts, noise, check_interrupted)
+    deviations = stack.std(parameters)[:, None] * noise
+    return roll_out(act, predict, task, starts, deviations, check_interrupted)
 
 
 def _by_member(rows: Tensor, members: int) -> Tensor:

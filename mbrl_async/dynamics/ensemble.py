@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -12,7 +13,11 @@ from mbrl_async.dynamics.buffer import MemberTransitions
 from mbrl_async.dynamics.mlp import BatchedMLP
 from mbrl_async.dynamics.normaliser import Normaliser
 from mbrl_async.dynamics.outputs import Output
+from mbrl_async.dynamics.prediction import Predictor
 from mbrl_async.dynamics.starts import StartObservations
+
+Precision = Literal["float32", "bf16"]
+DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Ensemble(torch.nn.Module):
@@ -35,6 +40,7 @@ class Ensemble(torch.nn.Module):
         minimum_std: PositiveFloat,
         observation_limit: PositiveFloat,
         output: Output,
+        precision: Precision,
         generator: torch.Generator,
         device: torch.device | str,
     ) -> None:
@@ -50,13 +56,15 @@ class Ensemble(torch.nn.Module):
             observation_limit: predicted observations are clipped to plus and minus this, so that a bad model cannot
                 diverge.
             output: what the networks say of an outcome, and how far they are from the truth.
+            precision: of the products between hidden layers; everything else is float32.
             generator: source of the initial weights.
             device: where the ensemble computes.
         """
         super().__init__()
-        self._observation_limit = observation_limit
+        self.observation_limit = observation_limit
         self._shapes = ((members, observation_size), (members, action_size))
-        self.mlp = BatchedMLP([observation_size + action_size, *hidden, observation_size + signals], output, signals)
+        sizes = [observation_size + action_size, *hidden, observation_size + signals]
+        self.mlp = BatchedMLP(sizes, output, signals, DTYPES[precision])
         self.register_buffer("network", self.mlp.initial_parameters(members, generator).to(device))
         self.input_normaliser = Normaliser(
             members=members, size=observation_size + action_size, minimum_std=minimum_std, device=device
@@ -71,24 +79,9 @@ class Ensemble(torch.nn.Module):
         """M."""
         return len(self.network)
 
-    @torch.no_grad()
-    def predict(self, observations: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """Outcomes (M, B, O + E), next observation first: row b of member m is predicted by member m alone.
-
-        Args:
-            observations: (M, B, O).
-            actions: (M, B, A), as executed (clipped).
-            generator: draws what the output leaves to chance.
-
-        Raises:
-            ValueError: the shapes do not fit the ensemble.
-        """
-        self._require_shapes(observations, actions)
-        inputs = self.input_normaliser.normalise(torch.cat((observations, actions), dim=2))
-        outcomes = self.target_normaliser.restore(self.mlp.sample(self.network, inputs, generator))
-        change = outcomes[..., : observations.shape[2]]
-        change.add_(observations).clamp_(-self._observation_limit, self._observation_limit)
-        return outcomes
+    def predictor(self) -> Predictor:
+        """Answers for the ensemble as it is now."""
+        return Predictor(self)
 
     def fit_normalisation(self, transitions: MemberTransitions) -> None:
         """Take each member's normalisation from its own transitions (M, N, ...)."""
@@ -100,7 +93,12 @@ class Ensemble(torch.nn.Module):
         inputs = self.input_normaliser.normalise(transitions.inputs)
         return inputs, self.target_normaliser.normalise(transitions.targets)
 
-    def _require_shapes(self, observations: Tensor, actions: Tensor) -> None:
+    def require_shapes(self, observations: Tensor, actions: Tensor) -> None:
+        """Refuse observations and actions that are not (M, B, O) and (M, B, A).
+
+        Raises:
+            ValueError: with both shapes.
+        """
         expected = tuple((members, *observations.shape[1:2], size) for members, size in self._shapes)
         given = (tuple(observations.shape), tuple(actions.shape))
         if given != expected:

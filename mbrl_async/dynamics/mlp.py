@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import torch
 from torch import Tensor
@@ -28,6 +28,14 @@ class Layer:
     weight: Tensor  # (M, I, J)
     bias: Tensor  # (M, 1, J)
 
+    def __call__(self, inputs: Tensor, memory: Tensor | None = None) -> Tensor:
+        """Sums (M, B, J) of inputs (M, B, I) in the layer's precision; in `memory` if there is any."""
+        return torch.baddbmm(self.bias, inputs, self.weight, out=memory)
+
+    def to(self, precision: torch.dtype) -> Layer:
+        """The layer in this precision; itself if it has it."""
+        return Layer(self.weight.to(precision), self.bias.to(precision))
+
 
 class BatchedMLP:
     """One network shape for all members: ReLU between layers, linear output.
@@ -36,14 +44,19 @@ class BatchedMLP:
     call updates them. Behind the layers of a row lie the extras that the output has learned beside them.
     """
 
-    def __init__(self, sizes: Sequence[int], output: Output, signals: int = 0) -> None:
+    def __init__(
+        self, sizes: Sequence[int], output: Output, signals: int = 0, precision: torch.dtype | None = None
+    ) -> None:
         """Fix the shape.
 
         Args:
             sizes: inputs, width of each hidden layer, predicted quantities.
             output: what these are.
             signals: how many of them, at the end, are predicted without a spread.
+            precision: of the products between hidden layers, which are nearly all of them; None: the parameters' own,
+                which the first and the last layer and all gradients have in any case.
         """
+        self._precision = precision
         *widths, quantities = sizes
         spread = quantities - signals
         self._shapes = list(pairwise([*widths, output.width(quantities, spread)]))
@@ -79,39 +92,65 @@ class BatchedMLP:
         self.extras(parameters).copy_(self._initial_extras)
         return parameters
 
-    def forward(self, parameters: Tensor, inputs: Tensor) -> Tensor:
-        """Outputs (M, B, J) for inputs (M, B, I): each member computes its own rows."""
-        *hidden, last = self.layers(parameters)
-        activation = inputs
-        for layer in hidden:
-            activation = torch.baddbmm(layer.bias, activation, layer.weight).relu_()
-        return torch.baddbmm(last.bias, activation, last.weight)
+    def compute_layers(self, parameters: Tensor) -> list[Layer]:
+        """The layers as the products need them: views of flat parameters (M, P), or copies in their precision."""
+        layers = self.layers(parameters)
+        between = slice(1, len(layers) - 1)
+        layers[between] = [layer.to(self._precision or parameters.dtype) for layer in layers[between]]
+        return layers
+
+    def apply(self, layers: Sequence[Layer], inputs: Tensor, memory: Sequence[Tensor | None] = ()) -> Tensor:
+        """Outputs (M, B, J) of these layers for inputs (M, B, I): each member computes its own rows.
+
+        Args:
+            layers: from `compute_layers`.
+            inputs: normalised.
+            memory: for the sums of the hidden layers, (M, B, width) each in the layer's precision; empty: it is made.
+        """
+        return layers[-1](self._fed(layers, inputs, memory)[-1])
 
     def loss_and_gradient(self, parameters: Tensor, inputs: Tensor, targets: Tensor, gradient: Tensor) -> Tensor:
         """The output's loss of each member (M,); its gradient goes into `gradient` (M, P), save the padding."""
-        layers = self.layers(parameters)
-        activations = [inputs]  # what each layer is fed: (M, B, I)
-        for layer in layers[:-1]:
-            activations.append(torch.baddbmm(layer.bias, activations[-1], layer.weight).relu_())
-        outputs = torch.baddbmm(layers[-1].bias, activations[-1], layers[-1].weight)  # (M, B, J)
+        layers = self.compute_layers(parameters)
+        fed = self._fed(layers, inputs)
+        outputs = layers[-1](fed[-1])  # (M, B, J)
         loss, slope = self._output.loss_and_slope(outputs, self.extras(parameters), targets, self.extras(gradient))
-        self._backpropagate(layers, activations, slope, self.layers(gradient))
+        self._backpropagate(layers, fed, slope, self.layers(gradient))
         return loss
 
     def loss(self, parameters: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The output's loss of each member (M,)."""
-        return self._output.loss(self.forward(parameters, inputs), self.extras(parameters), targets)
+        outputs = self.apply(self.compute_layers(parameters), inputs)
+        return self._output.loss(outputs, self.extras(parameters), targets)
 
-    def sample(self, parameters: Tensor, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Predicted quantities (M, B, D), drawn from what the output says may happen."""
-        return self._output.sample(self.forward(parameters, inputs), self.extras(parameters), generator)
+    def sample(self, outputs: Tensor, extras: Tensor, generator: torch.Generator) -> Tensor:
+        """Predicted quantities (M, B, D), drawn from what outputs (M, B, J) and extras (M, K) say may happen."""
+        return self._output.sample(outputs, extras, generator)
 
     @staticmethod
-    def _backpropagate(layers: list[Layer], activations: list[Tensor], error: Tensor, gradients: list[Layer]) -> None:
-        """Fill `gradients` from the gradient with respect to the outputs; uses up the activations."""
+    def _fed(layers: Sequence[Layer], inputs: Tensor, memory: Sequence[Tensor | None] = ()) -> list[Tensor]:
+        """What each layer is fed, in its precision: (M, B, I)."""
+        fed = [inputs]
+        for (layer, following), sums in zip(pairwise(layers), memory or repeat(None), strict=False):
+            fed.append(layer(fed[-1], sums).relu_().to(following.weight.dtype))
+        return fed
+
+    @staticmethod
+    def _backpropagate(layers: list[Layer], fed: list[Tensor], error: Tensor, gradients: list[Layer]) -> None:
+        """Fill `gradients` from the gradient with respect to the outputs; uses up what the layers were fed."""
         for index in reversed(range(len(layers))):
-            torch.bmm(activations[index].transpose(1, 2), error, out=gradients[index].weight)
-            torch.sum(error, dim=1, keepdim=True, out=gradients[index].bias)
+            weight, gradient = layers[index].weight, gradients[index]
+            error = error.to(weight.dtype)  # (M, B, J)
+            _multiply(fed[index].transpose(1, 2), error, gradient.weight)
+            torch.sum(error, dim=1, keepdim=True, dtype=gradient.bias.dtype, out=gradient.bias)
             if index > 0:  # the inputs need no gradient
-                slope = activations[index].sign_()  # ReLU's derivative: its output is positive or 0
-                error = torch.bmm(error, layers[index].weight.transpose(1, 2)).mul_(slope)
+                slope = fed[index].sign_()  # ReLU's derivative: its output is positive or 0
+                error = torch.bmm(error, weight.transpose(1, 2)).mul_(slope)
+
+
+def _multiply(left: Tensor, right: Tensor, result: Tensor) -> None:
+    """Put the batched product into `result`, in its precision."""
+    if left.dtype == result.dtype:
+        torch.bmm(left, right, out=result)
+    else:
+        result.copy_(torch.bmm(left, right))

@@ -53,7 +53,16 @@ class GaussianMLP(torch.nn.Module):
 
     def forward(self, observations: Tensor) -> Gaussian:
         """The distribution of the action after each observation (..., O)."""
-        return Gaussian(self.mean(observations), self.log_std.clamp(min=self.minimum_log_std))
+        return Gaussian(self.mean(observations), self._floored_log_std)
+
+    @property
+    def std(self) -> Tensor:
+        """How far the actions scatter around their means: (A,)."""
+        return self._floored_log_std.exp()
+
+    @property
+    def _floored_log_std(self) -> Tensor:
+        return self.log_std.clamp(min=self.minimum_log_std)
 
 
 def glorot_linear(inputs: int, outputs: int, generator: torch.Generator) -> torch.nn.Linear:

@@ -38,14 +38,21 @@ class PolicyStack:
             mean (J, B, A), log_std (J, 1, A).
         """
         named = self.named(parameters)
-        log_std = named.pop("log_std")[:, None].clamp(min=self._minimum_log_std)  # (J, 1, A)
+        log_std = self._log_std(named.pop("log_std"))[:, None]  # (J, 1, A)
         weights, biases = list(named.values())[::2], list(named.values())[1::2]
         activation = torch.baddbmm(biases[0][:, None], observations, weights[0].mT)  # (J, B, H)
         for weight, bias in zip(weights[1:], biases[1:], strict=True):
             activation = torch.baddbmm(bias[:, None], activation.tanh(), weight.mT)
         return Gaussian(activation, log_std)
 
+    def std(self, parameters: Tensor) -> Tensor:
+        """How far the actions of the J policies (J, P) scatter around their means: (J, A)."""
+        return self._log_std(self.named(parameters)["log_std"]).exp()
+
     def named(self, parameters: Tensor) -> dict[str, Tensor]:
         """Views (J, ...) of the rows (J, P), under the names of the policy's parameters."""
         pieces = torch.split(parameters, self._sizes, dim=1)
         return {name: piece.view(-1, *shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
+
+    def _log_std(self, free: Tensor) -> Tensor:
+        return free.clamp(min=self._minimum_log_std)

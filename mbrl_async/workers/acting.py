@@ -150,6 +150,7 @@ class PlanningActor:
         planner.require_compatible(ensemble.members)
         self._planner = planner
         self._ensemble = ensemble
+        self._predictor = ensemble.predictor()
         self._models = models
         self._task = task
         self._device = ensemble.network.device
@@ -168,6 +169,7 @@ class PlanningActor:
         """Plan in this model; None: act at random."""
         if acting is not None:
             self._ensemble.load_state_dict(acting.parameters)
+            self._predictor = self._ensemble.predictor()
         self.acting = acting
 
     def act(self, observation: FloatArray) -> FloatArray:
@@ -175,7 +177,7 @@ class PlanningActor:
         if self.acting is None:
             return uniform_action(self._task.spec.action_size, self._generator)
         start = torch.tensor(observation, device=self._device)
-        plan = self._planner.plan(self._ensemble, self._task, start, self._guess, self._generator)  # (H, A)
+        plan = self._planner.plan(self._predictor, self._task, start, self._guess, self._generator)  # (H, A)
         self._guess = shifted(plan)
         action: FloatArray = plan[0].cpu().numpy()
         return action

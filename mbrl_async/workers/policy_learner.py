@@ -82,6 +82,7 @@ class PolicyLearner:
         improvement.require_compatible(ensemble.members)
         self._policy = policy
         self._ensemble = ensemble
+        self._predictor = ensemble.predictor()
         self._improvement = improvement
         self._task = task
         self._starts = starts
@@ -115,7 +116,7 @@ class PolicyLearner:
             NonFiniteError: something imagined, or a parameter, is not finite.
         """
         metrics = self._improvement.improve(
-            self._policy, self._ensemble, self._task, self._draw_starts, self._generator, self._clock.check
+            self._policy, self._predictor, self._task, self._draw_starts, self._generator, self._clock.check
         )
         self._updates += 1
         return StepReport(metrics | {"updates": float(self._updates)})
@@ -157,6 +158,7 @@ class PolicyLearner:
 
     def _take(self, model: Versioned) -> None:
         self._ensemble.load_state_dict(model.parameters)
+        self._predictor = self._ensemble.predictor()
         self._imagining = model
 
     def _draw_starts(self, count: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mbrl_async.dynamics.buffer import TransitionBuffer
-from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.ensemble import Ensemble, Precision
 from mbrl_async.dynamics.outputs import Output, Point
 from mbrl_async.types import Transitions
 
@@ -28,6 +28,7 @@ def make_ensemble(make_generator):
         limit: float = 100.0,
         output: Output | None = None,
         signals: int = 0,
+        precision: Precision = "float32",
     ) -> Ensemble:
         return Ensemble(
             observation_size=OBSERVATION_SIZE,
@@ -38,6 +39,7 @@ def make_ensemble(make_generator):
             minimum_std=1e-3,
             observation_limit=limit,
             output=output or Point(),
+            precision=precision,
             generator=make_generator(seed),
             device="cpu",
         )

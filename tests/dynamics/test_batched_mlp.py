@@ -43,7 +43,9 @@ def test_outputs_loss_and_gradient_are_those_of_autograd(sizes: list[int], batch
     kept = inputs.clone()
     found = mlp.loss_and_gradient(parameters, inputs, targets, gradient)
     # 1e-10: float64 rounding (1e-16) through some hundred sums of numbers of up to a thousand.
-    torch.testing.assert_close(mlp.forward(parameters, inputs), outputs.detach(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        mlp.apply(mlp.compute_layers(parameters), inputs), outputs.detach(), rtol=1e-10, atol=1e-10
+    )
     torch.testing.assert_close(found, losses.detach(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-10)
     assert torch.equal(inputs, kept)
@@ -77,3 +79,27 @@ def test_the_generator_determines_the_initial_weights() -> None:
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])  # members differ
+
+
+def test_products_between_hidden_layers_may_have_less_precision() -> None:
+    sizes, generator = [5, 64, 64, 3], torch.Generator().manual_seed(0)
+    exact, coarse = BatchedMLP(sizes, Point()), BatchedMLP(sizes, Point(), precision=torch.bfloat16)
+    parameters = exact.initial_parameters(3, generator)
+    inputs, targets = (torch.randn(3, 32, size, generator=generator) for size in (5, 3))
+    assert [layer.weight.dtype for layer in coarse.compute_layers(parameters)] == [
+        torch.float32,
+        torch.bfloat16,
+        torch.float32,
+    ]
+    gradients = torch.zeros_like(parameters), torch.zeros_like(parameters)
+    losses = [
+        mlp.loss_and_gradient(parameters, inputs, targets, each)
+        for mlp, each in zip((exact, coarse), gradients, strict=True)
+    ]
+    # bfloat16 has 8 bits: each rounding is off by 0.4 % at most, and those of 64 terms partly cancel.
+    torch.testing.assert_close(*losses, rtol=0.01, atol=0)
+    assert (gradients[0] - gradients[1]).norm() < 0.02 * gradients[0].norm()
+    assert not torch.equal(*gradients), "nothing was rounded"
+    outputs = coarse.apply(coarse.compute_layers(parameters), inputs)
+    assert outputs.dtype == torch.float32
+    assert torch.equal(coarse.loss(parameters, inputs, targets), (outputs - targets).square().mean(dim=(1, 2)))

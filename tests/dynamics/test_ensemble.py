@@ -44,30 +44,30 @@ def test_prediction_is_observation_plus_restored_output(fitted) -> None:
     observations, actions = random_rows()
     inputs = torch.cat((observations, actions), dim=2)
     inputs = (inputs - fitted.input_normaliser.mean) / fitted.input_normaliser.std
-    outputs = fitted.mlp.forward(fitted.network, inputs)
+    outputs = fitted.mlp.apply(fitted.mlp.layers(fitted.network), inputs)
     expected = observations + outputs * fitted.target_normaliser.std + fitted.target_normaliser.mean
     # 1e-5: float32 rounding of three sums of numbers of up to 10.
-    torch.testing.assert_close(fitted.predict(observations, actions, DRAW), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fitted.predictor().predict(observations, actions, DRAW), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_each_member_predicts_its_own_rows(fitted) -> None:
     observations, actions = random_rows()
-    before = fitted.predict(observations, actions, DRAW)
+    before = fitted.predictor().predict(observations, actions, DRAW)
     observations[1] += 1.0
-    changed = (fitted.predict(observations, actions, DRAW) != before).any(dim=2).any(dim=1)
+    changed = (fitted.predictor().predict(observations, actions, DRAW) != before).any(dim=2).any(dim=1)
     assert changed.tolist() == [False, True, False]
 
 
 def test_members_differ_on_the_same_rows(make_ensemble) -> None:
     observations, actions = (rows[:1].expand(3, -1, -1) for rows in random_rows())
-    first, second, third = make_ensemble().predict(observations, actions, DRAW)
+    first, second, third = make_ensemble().predictor().predict(observations, actions, DRAW)
     assert not torch.allclose(first, second)
     assert not torch.allclose(second, third)
 
 
 def test_predictions_are_clipped(make_ensemble) -> None:
     observations, actions = random_rows()
-    predicted = make_ensemble(limit=0.5).predict(1000 * observations, actions, DRAW)
+    predicted = make_ensemble(limit=0.5).predictor().predict(1000 * observations, actions, DRAW)
     assert predicted.abs().max() == 0.5
 
 
@@ -84,7 +84,7 @@ def test_signals_are_learned_and_predicted_in_their_own_units(make_ensemble, mak
     restored = ensemble.target_normaliser.restore(targets)
     torch.testing.assert_close(restored[..., 3:], buffer.train.outcomes[..., 3:], rtol=1e-4, atol=1e-4)  # float32
     rows, actions = random_rows()
-    outcomes = ensemble.predict(rows, torch.zeros_like(actions), DRAW)
+    outcomes = ensemble.predictor().predict(rows, torch.zeros_like(actions), DRAW)
     assert outcomes.shape == (3, 7, 5)
     # An untrained network answers within a few deviations of the mean: 50 for the first signal, 0.1 for the second.
     assert (outcomes[..., 4] - 7.0).abs().max() < 1.0 < (outcomes[..., 3] - 7.0).abs().max()
@@ -93,7 +93,7 @@ def test_signals_are_learned_and_predicted_in_their_own_units(make_ensemble, mak
 def test_prediction_leaves_its_arguments_alone_and_records_no_gradient(fitted) -> None:
     observations, actions = random_rows()
     kept = observations.clone(), actions.clone()
-    predicted = fitted.predict(observations, actions.requires_grad_(), DRAW)
+    predicted = fitted.predictor().predict(observations, actions.requires_grad_(), DRAW)
     assert not predicted.requires_grad
     assert torch.equal(observations, kept[0])
     assert torch.equal(actions, kept[1])
@@ -104,7 +104,7 @@ def test_state_dict_carries_all_that_predicts(fitted, make_ensemble) -> None:
     state = {name: tensor.clone() for name, tensor in fitted.state_dict().items()}
     copy.load_state_dict(state)
     rows = random_rows()
-    assert torch.equal(copy.predict(*rows, DRAW), fitted.predict(*rows, DRAW))
+    assert torch.equal(copy.predictor().predict(*rows, DRAW), fitted.predictor().predict(*rows, DRAW))
     fitted.network.zero_()
     assert copy.network.any()  # no memory is shared
 
@@ -129,4 +129,17 @@ def test_nothing_in_the_ensemble_asks_for_a_gradient(make_ensemble) -> None:
 )
 def test_refuses_other_shapes(make_ensemble, observations: tuple[int, ...], actions: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"observations and actions have the shapes .* give each member as many rows"):
-        make_ensemble().predict(torch.zeros(observations), torch.zeros(actions), DRAW)
+        make_ensemble().predictor().predict(torch.zeros(observations), torch.zeros(actions), DRAW)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_predictor_answers_alike_however_many_rows_it_was_asked_before(make_ensemble, precision) -> None:
+    ensemble = make_ensemble(precision=precision)
+    predictor = ensemble.predictor()
+    rows = random_rows()
+    first = predictor.predict(*rows, DRAW)
+    kept = first.clone()
+    predictor.predict(*random_rows(batch=4), DRAW)
+    assert torch.equal(predictor.predict(*rows, DRAW), kept)
+    assert torch.equal(first, kept), "an answer changed when the next was asked for"
+    assert first.dtype == torch.float32

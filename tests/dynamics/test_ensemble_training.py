@@ -52,7 +52,7 @@ def test_recovers_linear_dynamics(make_ensemble, make_buffer, make_trainer, line
         trainer.epoch(buffer, ALL, never)
     unseen = linear_transitions(500, seed=77)
     repeated = [field.expand(3, -1, -1) for field in (unseen.observations, unseen.actions)]
-    error = ensemble.predict(*repeated, torch.Generator()) - unseen.next_observations
+    error = ensemble.predictor().predict(*repeated, torch.Generator()) - unseen.next_observations
     # Over 20 seeds the worst member's squared error was 0.0004 and its validation loss 0.0016; the bounds are five
     # times that. The least loss of an untrained member was 0.89.
     assert (error.square().mean(dim=(1, 2)) < 0.002).all()
@@ -155,7 +155,7 @@ def test_validation_loss_weighs_every_transition_alike(make_ensemble, filled, ma
     trainer = make_trainer(ensemble, batch_size=32)  # 40 rows: batches of 32 and 8
     trainer.refit_normalisation(filled)
     inputs, targets = ensemble.normalised(filled.validation)
-    expected = (ensemble.mlp.forward(ensemble.network, inputs) - targets).square().mean(dim=(1, 2))
+    expected = (ensemble.mlp.apply(ensemble.mlp.layers(ensemble.network), inputs) - targets).square().mean(dim=(1, 2))
     torch.testing.assert_close(trainer.validation_losses(filled), expected, rtol=1e-5, atol=0)  # float32 sums
 
 
@@ -179,7 +179,7 @@ def test_a_constant_dimension_is_learned_without_exploding(make_ensemble, make_b
     # Over 20 seeds the worst loss was 0.011 and the worst prediction of the constant 0.0003 off; the bounds are five
     # and ten times that.
     assert (losses < 0.05).all()
-    predicted = ensemble.predict(observations.expand(3, -1, -1), torch.zeros(3, 400, 2), torch.Generator())
+    predicted = ensemble.predictor().predict(observations.expand(3, -1, -1), torch.zeros(3, 400, 2), torch.Generator())
     assert (predicted[:, :, 2] - 5.0).abs().max() < 0.003
 
 

@@ -95,7 +95,7 @@ def test_bounds_in_the_wrong_order_are_refused() -> None:
 def test_an_ensemble_draws_outcomes_and_clips_observations_alone(make_ensemble) -> None:
     ensemble = make_ensemble(output=gaussian(), signals=2, limit=0.5)
     rows = (torch.randn(3, 200, 3, generator=torch.Generator().manual_seed(2)), torch.zeros(3, 200, 2))
-    first, second = (ensemble.predict(*rows, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    first, second = (ensemble.predictor().predict(*rows, torch.Generator().manual_seed(seed)) for seed in (0, 1))
     assert first.shape == (3, 200, 5)
     assert first[..., :3].abs().max() == 0.5
     assert first[..., 3:].abs().max() > 0.5  # of 1200 answers of about unit size

@@ -56,6 +56,7 @@ def make_ensemble(seed: int = 0) -> Ensemble:
         minimum_std=1e-3,
         observation_limit=100.0,
         output=Point(),
+        precision="float32",
         generator=generator(seed),
         device="cpu",
     )
@@ -313,7 +314,8 @@ def test_the_policy_learner_needs_a_model_and_improves_in_the_newest():
     learner.push()
     assert learner.pulled == {"model": 2}
     assert report.metrics == {"kl": 0.25, "updates": 1.0}
-    assert torch.equal(improvement.model.network, make_ensemble(3).network)
+    rows = torch.ones(2, 1, 4), torch.ones(2, 1, 2), generator()
+    assert torch.equal(improvement.model.predict(*rows), make_ensemble(3).predictor().predict(*rows))
     assert improvement.starts.shape == (3, 4)
     published = policies.get()
     assert published is not None

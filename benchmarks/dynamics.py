@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,7 +17,7 @@ from benchmarks.paper_ensemble import (
     training_products,
 )
 from mbrl_async.dynamics.buffer import TransitionBuffer
-from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.ensemble import DTYPES, Ensemble, Precision
 from mbrl_async.dynamics.prediction import Predictor
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.types import Transitions
@@ -42,20 +42,25 @@ class Learner:
 
 
 def measure(threads: int, repetitions: int) -> list[Measurement]:
-    """Medians with this many torch threads."""
+    """Medians with this many torch threads, in every precision."""
     with torch_threads(threads):
-        learner = make_learner()
-        return [
-            *_training(learner, threads, repetitions),
-            _prediction(learner.ensemble.predictor(), threads, 20 * repetitions),
-        ]
+        return [row for precision in DTYPES for row in _in_precision(precision, threads, repetitions)]
 
 
-def _training(learner: Learner, threads: int, repetitions: int) -> list[Measurement]:
+def _in_precision(precision: Precision, threads: int, repetitions: int) -> list[Measurement]:
+    learner = make_learner(precision)
+    rows = [
+        *_training(learner, precision, threads, repetitions),
+        _prediction(learner.ensemble.predictor(), precision, threads, 20 * repetitions),
+    ]
+    return [replace(row, name=f"{row.name}, {precision}") for row in rows]
+
+
+def _training(learner: Learner, precision: Precision, threads: int, repetitions: int) -> list[Measurement]:
     epoch, products, one_member, validation = median_seconds(
         repetitions,
         lambda: learner.epoch(MEMBERS),
-        products_of_an_epoch(),
+        products_of_an_epoch(precision),
         lambda: learner.epoch(1),
         lambda: learner.trainer.validation_losses(learner.buffer),
     )
@@ -66,21 +71,21 @@ def _training(learner: Learner, threads: int, repetitions: int) -> list[Measurem
     ]
 
 
-def _prediction(model: Predictor, threads: int, repetitions: int) -> Measurement:
+def _prediction(model: Predictor, precision: Precision, threads: int, repetitions: int) -> Measurement:
     share = ROLLOUTS // MEMBERS
     observations, actions = torch.zeros(MEMBERS, share, OBSERVATION_SIZE), torch.zeros(MEMBERS, share, ACTION_SIZE)
     generator = torch.Generator()  # a deterministic ensemble draws nothing
     prediction, products = median_seconds(
-        repetitions, lambda: model.predict(observations, actions, generator), prediction_products(share)
+        repetitions, lambda: model.predict(observations, actions, generator), prediction_products(share, precision)
     )
     name = f"predicted transitions, {ROLLOUTS} rollouts"
     return Measurement(name, ROLLOUTS / prediction, "1/s", threads, products / prediction)
 
 
-def make_learner() -> Learner:
+def make_learner(precision: Precision = "float32") -> Learner:
     """One with the paper's sizes."""
     generator = torch.Generator().manual_seed(0)
-    ensemble = make_ensemble(generator)
+    ensemble = make_ensemble(generator, precision)
     buffer = TransitionBuffer(
         members=MEMBERS,
         capacity=TRANSITIONS,
@@ -103,10 +108,10 @@ def _transitions(generator: torch.Generator) -> Transitions:
     return Transitions(observations, actions, 0.9 * observations)
 
 
-def products_of_an_epoch() -> Callable[[], None]:
+def products_of_an_epoch(precision: Precision = "float32") -> Callable[[], None]:
     """In the shapes of training, whose last batch is what is left."""
     batches, rest = divmod(round(TRANSITIONS * (1 - VALIDATION_FRACTION)), BATCH)
-    full, last = training_products(BATCH), training_products(rest)
+    full, last = training_products(BATCH, precision), training_products(rest, precision)
 
     def epoch() -> None:
         for _ in range(batches):

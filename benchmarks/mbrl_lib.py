@@ -24,6 +24,9 @@ from benchmarks.dynamics import BATCH, TRANSITIONS, VALIDATION_FRACTION, make_le
 from benchmarks.measurement import Measurement, median_seconds, torch_threads
 from benchmarks.paper_ensemble import ACTION_SIZE, HIDDEN, MEMBERS, OBSERVATION_SIZE
 from benchmarks.policy_step import HORIZON, PolicyStep, RewardedVelocity
+from mbrl_async.dynamics.ensemble import DTYPES
+
+Action = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -104,24 +107,27 @@ def measure(threads: int, repetitions: int, rollouts: tuple[int, ...]) -> list[M
     """Ours and mbrl-lib's, in turn, with this many torch threads; ours with its ratio to mbrl-lib at its best."""
     with torch_threads(threads):
         peers = {setting.name: MbrlLib(setting) for setting in (DEFAULT, BEST)}
-        learner, step = make_learner(), PolicyStep()
-        epochs = {"ours": partial(learner.epoch, MEMBERS)} | {name: peer.epoch for name, peer in peers.items()}
+        learners = {name: make_learner(name) for name in DTYPES}
+        steps = {name: PolicyStep(name) for name in DTYPES}
+        epochs: dict[str, Action] = {name: partial(learner.epoch, MEMBERS) for name, learner in learners.items()}
+        epochs |= {name: peer.epoch for name, peer in peers.items()}
         rows = _rows("epoch, all members", epochs, threads, repetitions)
         for count in rollouts:
-            actions: dict[str, Callable[[], object]] = {"ours": partial(step.imagine, count)}
+            actions: dict[str, Action] = {name: partial(step.imagine, count) for name, step in steps.items()}
             actions |= {name: partial(peer.imagine, count) for name, peer in peers.items()}
             seconds = _rows(f"imagined transitions, {count} rollouts", actions, threads, repetitions)
             rows += [replace(row, value=count * HORIZON / row.value, unit="1/s") for row in seconds]
     return rows
 
 
-def _rows(
-    figure: str, actions: Mapping[str, Callable[[], object]], threads: int, repetitions: int
-) -> list[Measurement]:
+def _rows(figure: str, actions: Mapping[str, Action], threads: int, repetitions: int) -> list[Measurement]:
     seconds = dict(zip(actions, median_seconds(repetitions, *actions.values()), strict=True))
-    ours = seconds.pop("ours")
-    first = Measurement(figure, ours, "s", threads, ratio_to_peer=seconds[BEST.name] / ours)
-    return [first, *(Measurement(f"{figure}: mbrl-lib {name}", each, "s", threads) for name, each in seconds.items())]
+    ours = {name: seconds.pop(name) for name in DTYPES}
+    best = seconds[BEST.name]
+    return [
+        *(Measurement(f"{figure}, {name}", each, "s", threads, None, best / each) for name, each in ours.items()),
+        *(Measurement(f"{figure}: mbrl-lib {name}", each, "s", threads) for name, each in seconds.items()),
+    ]
 
 
 def _batches() -> Any:

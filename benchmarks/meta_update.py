@@ -11,6 +11,7 @@ from benchmarks.paper_ensemble import MEMBERS, prediction_products
 from benchmarks.policy_step import HORIZON, PolicyStep
 from mbrl_async.algorithms.mb_mpo import MBMPO
 from mbrl_async.algorithms.trust_region import TrustRegion
+from mbrl_async.dynamics.ensemble import DTYPES, Precision
 
 TASKS = 20
 ROLLOUTS = (20, 25)
@@ -19,7 +20,7 @@ ROLLOUTS = (20, 25)
 def measure(threads: int, repetitions: int) -> list[Measurement]:
     """Medians with this many torch threads."""
     with torch_threads(threads):
-        return [_update(rollouts, threads, repetitions) for rollouts in ROLLOUTS]
+        return [_update(precision, rollouts, threads, repetitions) for precision in DTYPES for rollouts in ROLLOUTS]
 
 
 def make_mb_mpo(step: PolicyStep, rollouts: int) -> MBMPO:
@@ -37,14 +38,15 @@ def make_mb_mpo(step: PolicyStep, rollouts: int) -> MBMPO:
     )
 
 
-def _update(rollouts: int, threads: int, repetitions: int) -> Measurement:
-    step = PolicyStep()
+def _update(precision: Precision, rollouts: int, threads: int, repetitions: int) -> Measurement:
+    step = PolicyStep(precision)
     improvement = make_mb_mpo(step, rollouts)
-    products = prediction_products(TASKS * rollouts // MEMBERS)
+    products = prediction_products(TASKS * rollouts // MEMBERS, precision)
 
     def products_of_both_imaginations() -> None:
         for _ in range(2 * HORIZON):
             products()
 
     seconds, least = median_seconds(repetitions, lambda: step.improve(improvement), products_of_both_imaginations)
-    return Measurement(f"MB-MPO update, {TASKS} tasks x {rollouts} rollouts", seconds, "s", threads, least / seconds)
+    name = f"MB-MPO update, {TASKS} tasks x {rollouts} rollouts, {precision}"
+    return Measurement(name, seconds, "s", threads, least / seconds)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from mbrl_async.dynamics.ensemble import Ensemble, Precision
+from mbrl_async.dynamics.ensemble import DTYPES, Ensemble, Precision
 from mbrl_async.dynamics.outputs import Point
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6
@@ -32,34 +32,37 @@ def make_ensemble(generator: torch.Generator, precision: Precision = "float32") 
     )
 
 
-def prediction_products(batch: int) -> Callable[[], None]:
+def prediction_products(batch: int, precision: Precision = "float32") -> Callable[[], None]:
     """The matrix products of a prediction, so many inputs a member."""
-    inputs, weights = _operands(batch)
+    layers = _operands(batch, precision)
 
     def multiply() -> None:
-        for layer, weight in enumerate(weights):
-            torch.bmm(inputs[layer], weight)
+        for inputs, weight, _ in layers:
+            torch.bmm(inputs, weight)
 
     return multiply
 
 
-def training_products(batch: int) -> Callable[[], None]:
+def training_products(batch: int, precision: Precision = "float32") -> Callable[[], None]:
     """Those of a training step: forward, and backward to weights and to inputs, but to the first inputs."""
-    inputs, weights = _operands(batch)
+    layers = _operands(batch, precision)
 
     def multiply() -> None:
-        for layer, weight in enumerate(weights):
-            torch.bmm(inputs[layer], weight)
-            torch.bmm(inputs[layer].transpose(1, 2), inputs[layer + 1])
+        for layer, (inputs, weight, outputs) in enumerate(layers):
+            torch.bmm(inputs, weight)
+            torch.bmm(inputs.transpose(1, 2), outputs)
             if layer > 0:
-                torch.bmm(inputs[layer + 1], weight.transpose(1, 2))
+                torch.bmm(outputs, weight.transpose(1, 2))
 
     return multiply
 
 
-def _operands(batch: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Activations of every layer, (M, B, in), and weights, (M, in, out)."""
+def _operands(batch: int, precision: Precision) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Inputs (M, B, in), weights (M, in, out) and outputs (M, B, out) of every layer, as the ensemble has them."""
     generator = torch.Generator().manual_seed(0)
     activations = [torch.randn(MEMBERS, batch, size, generator=generator) for size in LAYER_SIZES]
     weights = [torch.randn(MEMBERS, *sizes, generator=generator) for sizes in pairwise(LAYER_SIZES)]
-    return activations, weights
+    outer = (0, len(weights) - 1)
+    dtypes = [torch.float32 if layer in outer else DTYPES[precision] for layer in range(len(weights))]
+    layers = zip(activations[:-1], weights, activations[1:], dtypes, strict=True)
+    return [(inputs.to(dtype), weight.to(dtype), outputs.to(dtype)) for inputs, weight, outputs, dtype in layers]

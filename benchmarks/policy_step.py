@@ -6,6 +6,7 @@ The sizes are HalfCheetah's and the paper's: 5 models of 3 x 512, a policy of 2 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
 from mbrl_async.algorithms.policy_gradient import PolicyUpdate
 from mbrl_async.algorithms.ppo import PPO
 from mbrl_async.algorithms.trpo import TRPO
+from mbrl_async.dynamics.ensemble import DTYPES, Precision
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import TaskSpec
@@ -44,9 +46,10 @@ class RewardedVelocity:
 class PolicyStep:
     """A policy improvement in an untrained ensemble, whole and in parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, precision: Precision = "float32") -> None:
         self.generator = torch.Generator().manual_seed(0)
-        self.model = make_ensemble(self.generator).predictor()
+        self.precision = precision
+        self.model = make_ensemble(self.generator, precision).predictor()
         self.task = RewardedVelocity()
         self.baseline = LinearFeatureBaseline(regularisation=1e-5)
         self.estimator = AdvantageEstimator(discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=self.baseline)
@@ -111,13 +114,24 @@ class PolicyStep:
 def measure(threads: int, repetitions: int, many_rollouts: Sequence[int]) -> list[Measurement]:
     """Medians with this many torch threads; imagining `many_rollouts`, which takes long, only once."""
     with torch_threads(threads):
-        step = PolicyStep()
+        steps = [PolicyStep(precision) for precision in DTYPES]
         return [
-            *_seconds_of_parts(step, threads, repetitions),
-            _imagination(step, ROLLOUTS, threads, repetitions),
-            *(_imagination(step, rollouts, threads, 1) for rollouts in many_rollouts),
-            _action(step, threads, repetitions),
+            *_seconds_of_parts(steps[0], threads, repetitions),
+            _action(steps[0], threads, repetitions),
+            *(row for step in steps for row in _precision_matters(step, threads, repetitions, many_rollouts)),
         ]
+
+
+def _precision_matters(
+    step: PolicyStep, threads: int, repetitions: int, many_rollouts: Sequence[int]
+) -> list[Measurement]:
+    (whole,) = median_seconds(repetitions, lambda: step.improve(step.whole))
+    rows = [
+        Measurement("policy improvement", whole, "s", threads),
+        _imagination(step, ROLLOUTS, threads, repetitions),
+        *(_imagination(step, rollouts, threads, 1) for rollouts in many_rollouts),
+    ]
+    return [replace(row, name=f"{row.name}, {step.precision}") for row in rows]
 
 
 def _seconds_of_parts(step: PolicyStep, threads: int, repetitions: int) -> list[Measurement]:
@@ -127,7 +141,7 @@ def _seconds_of_parts(step: PolicyStep, threads: int, repetitions: int) -> list[
 
 
 def _imagination(step: PolicyStep, rollouts: int, threads: int, repetitions: int) -> Measurement:
-    products = prediction_products(rollouts // MEMBERS)
+    products = prediction_products(rollouts // MEMBERS, step.precision)
 
     def products_of_all_steps() -> None:
         for _ in range(HORIZON):
@@ -147,8 +161,6 @@ def _parts(step: PolicyStep) -> dict[str, Callable[[], object]]:
     rollouts = step.imagine(ROLLOUTS)
     advantages = step.estimate(rollouts)
     return {
-        "policy improvement": lambda: step.improve(step.whole),
-        "imagination": lambda: step.imagine(ROLLOUTS),
         "baseline": lambda: step.fit_baseline(rollouts),
         "advantages, with the baseline": lambda: step.estimate(rollouts),
         "TRPO update": lambda: step.update(step.trpo, rollouts, advantages),

@@ -1,5 +1,6 @@
 """The ceilings are honest: they do the arithmetic of what they are compared with, no more and no less."""
 
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -8,6 +9,7 @@ from benchmarks.paper_ensemble import ACTION_SIZE, MEMBERS, OBSERVATION_SIZE, ma
 from benchmarks.policy_step import PolicyStep
 from mbrl_async.algorithms.flat import flatten
 from mbrl_async.algorithms.task_imagination import imagine_tasks
+from mbrl_async.dynamics.ensemble import DTYPES
 from mbrl_async.policies.stack import PolicyStack
 
 
@@ -17,11 +19,17 @@ def operations(action):
     return counter.get_total_flops()
 
 
-def test_a_prediction_multiplies_as_much_as_its_ceiling():
-    ensemble = make_ensemble(torch.Generator().manual_seed(0))
+precisions = pytest.mark.parametrize("precision", DTYPES)
+
+
+@precisions
+def test_a_prediction_multiplies_as_much_as_its_ceiling(precision):
+    predictor = make_ensemble(torch.Generator().manual_seed(0), precision).predictor()
     observations, actions = torch.zeros(MEMBERS, 10, OBSERVATION_SIZE), torch.zeros(MEMBERS, 10, ACTION_SIZE)
     generator = torch.Generator()
-    assert operations(lambda: ensemble.predict(observations, actions, generator)) == operations(prediction_products(10))
+    assert operations(lambda: predictor.predict(observations, actions, generator)) == operations(
+        prediction_products(10)
+    )
 
 
 def test_an_imagined_step_of_all_tasks_multiplies_as_much_as_its_ceiling_besides_the_policies():
@@ -32,12 +40,13 @@ def test_an_imagined_step_of_all_tasks_multiplies_as_much_as_its_ceiling_besides
     generator = torch.Generator().manual_seed(0)
 
     def imagine():
-        imagine_tasks(stack, parameters, step.ensemble, step.task, starts, 1, generator, check_interrupted=lambda: None)
+        imagine_tasks(stack, parameters, step.model, step.task, starts, 1, generator, check_interrupted=lambda: None)
 
     policies = operations(lambda: stack.distribution(parameters, starts))
     assert operations(imagine) - policies == operations(prediction_products(tasks * rollouts // MEMBERS))
 
 
-def test_an_epoch_multiplies_as_much_as_its_ceiling():
-    learner = make_learner()
-    assert operations(lambda: learner.epoch(MEMBERS)) == operations(products_of_an_epoch())
+@precisions
+def test_an_epoch_multiplies_as_much_as_its_ceiling(precision):
+    learner = make_learner(precision)
+    assert operations(lambda: learner.epoch(MEMBERS)) == operations(products_of_an_epoch(precision))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -33,7 +34,12 @@ class Batch:
 
     def ratio(self, new: Gaussian) -> Tensor:
         """How much likelier each action is now, (N,)."""
-        return probability_ratio(self.actions, self.old, new)
+        return (new.log_probability(self.actions) - self._old_log_probability).exp()
+
+    @cached_property
+    def _old_log_probability(self) -> Tensor:
+        """Of each action, (N,): asked for again and again."""
+        return self.old.log_probability(self.actions)
 
     def surrogate(self, new: Gaussian) -> Tensor:
         """Mean of ratio x advantage: what the new policy is expected to gain."""

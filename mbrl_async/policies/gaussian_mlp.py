@@ -9,6 +9,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from mbrl_async.policies.activation import Tanh
 from mbrl_async.policies.gaussian import Gaussian
 
 
@@ -45,7 +46,7 @@ class GaussianMLP(torch.nn.Module):
         widths = [observation_size, *hidden]
         layers: list[torch.nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            layers += [glorot_linear(inputs, outputs, generator), torch.nn.Tanh()]
+            layers += [glorot_linear(inputs, outputs, generator), Tanh()]
         self.mean = torch.nn.Sequential(*layers, glorot_linear(widths[-1], action_size, generator))
         self.log_std = torch.nn.Parameter(torch.full((action_size,), float(initial_log_std)))
         self.minimum_log_std = minimum_log_std

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from mbrl_async.policies.activation import tanh
 from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 
@@ -42,7 +43,7 @@ class PolicyStack:
         weights, biases = list(named.values())[::2], list(named.values())[1::2]
         activation = torch.baddbmm(biases[0][:, None], observations, weights[0].mT)  # (J, B, H)
         for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            activation = torch.baddbmm(bias[:, None], activation.tanh(), weight.mT)
+            activation = torch.baddbmm(bias[:, None], tanh(activation), weight.mT)
         return Gaussian(activation, log_std)
 
     def std(self, parameters: Tensor) -> Tensor:

@@ -82,10 +82,10 @@ def _prediction(model: Predictor, precision: Precision, threads: int, repetition
     return Measurement(name, ROLLOUTS / prediction, "1/s", threads, products / prediction)
 
 
-def make_learner(precision: Precision = "float32") -> Learner:
+def make_learner(precision: Precision = "float32", device: str = "cpu") -> Learner:
     """One with the paper's sizes."""
     generator = torch.Generator().manual_seed(0)
-    ensemble = make_ensemble(generator, precision)
+    ensemble = make_ensemble(generator, precision, device)
     buffer = TransitionBuffer(
         members=MEMBERS,
         capacity=TRANSITIONS,
@@ -94,17 +94,17 @@ def make_learner(precision: Precision = "float32") -> Learner:
         action_size=ACTION_SIZE,
         signals=0,
         generator=generator,
-        device="cpu",
+        device=device,
     )
-    buffer.append(_transitions(generator))
+    buffer.append(_transitions(generator, device))
     trainer = EnsembleTrainer(ensemble=ensemble, learning_rate=5e-4, batch_size=BATCH, generator=generator)
     trainer.refit_normalisation(buffer)
     return Learner(ensemble, buffer, trainer)
 
 
-def _transitions(generator: torch.Generator) -> Transitions:
-    observations = torch.randn(TRANSITIONS, OBSERVATION_SIZE, generator=generator)
-    actions = torch.rand(TRANSITIONS, ACTION_SIZE, generator=generator)
+def _transitions(generator: torch.Generator, device: str) -> Transitions:
+    observations = torch.randn(TRANSITIONS, OBSERVATION_SIZE, generator=generator).to(device)
+    actions = torch.rand(TRANSITIONS, ACTION_SIZE, generator=generator).to(device)
     return Transitions(observations, actions, 0.9 * observations)
 
 

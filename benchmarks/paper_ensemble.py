@@ -15,8 +15,8 @@ MEMBERS, HIDDEN = 5, (512, 512, 512)
 LAYER_SIZES = (OBSERVATION_SIZE + ACTION_SIZE, *HIDDEN, OBSERVATION_SIZE)
 
 
-def make_ensemble(generator: torch.Generator, precision: Precision = "float32") -> Ensemble:
-    """An untrained one."""
+def make_ensemble(generator: torch.Generator, precision: Precision = "float32", device: str = "cpu") -> Ensemble:
+    """An untrained one, with the same weights on every device if the generator is the CPU's."""
     return Ensemble(
         observation_size=OBSERVATION_SIZE,
         action_size=ACTION_SIZE,
@@ -28,7 +28,7 @@ def make_ensemble(generator: torch.Generator, precision: Precision = "float32") 
         output=Point(),
         precision=precision,
         generator=generator,
-        device="cpu",
+        device=device,
     )
 
 

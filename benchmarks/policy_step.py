@@ -46,10 +46,11 @@ class RewardedVelocity:
 class PolicyStep:
     """A policy improvement in an untrained ensemble, whole and in parts."""
 
-    def __init__(self, precision: Precision = "float32") -> None:
+    def __init__(self, precision: Precision = "float32", device: str = "cpu") -> None:
         self.generator = torch.Generator().manual_seed(0)
         self.precision = precision
-        self.model = make_ensemble(self.generator, precision).predictor()
+        self._device = device
+        self.model = make_ensemble(self.generator, precision, device).predictor()
         self.task = RewardedVelocity()
         self.baseline = LinearFeatureBaseline(regularisation=1e-5)
         self.estimator = AdvantageEstimator(discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=self.baseline)
@@ -104,11 +105,11 @@ class PolicyStep:
             initial_log_std=0.0,
             minimum_log_std=-13.8,
             generator=torch.Generator().manual_seed(0),
-            device="cpu",
+            device=self._device,
         )
 
     def _starts(self, count: int) -> Tensor:
-        return 0.1 * torch.randn(count, OBSERVATION_SIZE, generator=self.generator)
+        return 0.1 * torch.randn(count, OBSERVATION_SIZE, generator=self.generator).to(self._device)
 
 
 def measure(threads: int, repetitions: int, many_rollouts: Sequence[int]) -> list[Measurement]:

@@ -43,6 +43,18 @@ class Pace(BaseModel):
     factor: NonNegativeFloat
 
 
+Device = Literal["cpu", "cuda"]
+
+
+class Devices(BaseModel):
+    """Where each worker computes; a policy acts on the CPU whatever the collector has."""
+
+    model_config = STRICT
+    collect: Device
+    learn_model: Device
+    improve_policy: Device
+
+
 class TorchThreads(BaseModel):
     """Threads within one operation of torch, for each worker."""
 
@@ -93,7 +105,8 @@ class Settings(BaseModel):
 
     model_config = STRICT
     seed: NonNegativeInt
-    device: Literal["cpu", "cuda"]
+    device: Device
+    devices: Devices
     pace: Pace
     torch_threads: TorchThreads
     matmul_precision: Literal["highest", "high", "medium"]
@@ -113,6 +126,16 @@ class Settings(BaseModel):
     schedule: dict[str, Any]
     backend: dict[str, Any]
     stop: dict[str, Any]
+
+    @property
+    def computes_on(self) -> Device:
+        """See `devices_of`."""
+        return devices_of(self.devices.model_dump())
+
+
+def devices_of(devices: Mapping[str, Device]) -> Device:
+    """The one that decides what a run can be compared with: a GPU if any worker has one."""
+    return "cuda" if "cuda" in devices.values() else "cpu"
 
 
 def validate(cfg: DictConfig) -> Settings:

@@ -82,7 +82,7 @@ def _spec(cfg: DictConfig) -> TaskSpec:
 
 
 def _require_possible(settings: Settings, schedule: Schedule, workers: Mapping[str, Any]) -> None:
-    if settings.device == "cuda" and not torch.cuda.is_available():
+    if settings.computes_on == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda cannot be used: torch sees no GPU here; use device=cpu.")
     if settings.pace.factor == 0 and schedule.collects_without_limit:
         raise ConfigError(

@@ -161,7 +161,9 @@ def _require_unfinished(job: Job, experiment: Experiment, client: MlflowClient, 
 
 def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSignal, keeper: RunKeeper) -> float:
     """Run within an MLflow run, which ends with the right status whatever happens."""
-    environment = describe_environment(source=Path(__file__).parent, device=torch.device(experiment.settings.device))
+    environment = describe_environment(
+        source=Path(__file__).parent, device=torch.device(experiment.settings.computes_on)
+    )
     run = _start_run(job, experiment, client, environment)
     progress, display = Progress(), _display(job, experiment)
     ending = Ending.FAILED  # unless everything is saved

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from mbrl_async.config import ConfigError, build
+from mbrl_async.config import ConfigError, build, devices_of
 from mbrl_async.differences import COMPUTES, environment_differences
 from mbrl_async.distance import final_parameters, same_parameters
 from mbrl_async.experiment import Experiment, build_experiment
@@ -115,7 +115,7 @@ def _prepare(
             "file": str(recorded.fetch(TRAJECTORIES_FILE)),
         }
     if cfg.replay.environment != "any":
-        _require_same_environment(recorded, cfg.device)
+        _require_same_environment(recorded, devices_of(cfg.devices))
     return recorded, cfg, choices
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mbrl_async.config import ConfigError
+from mbrl_async.config import ConfigError, devices_of
 from mbrl_async.differences import Difference, config_differences, environment_differences
 from mbrl_async.distance import Distance, distance
 from mbrl_async.experiment import Experiment, build_experiment
@@ -67,7 +67,7 @@ def reproduce(run_id: str, overrides: Sequence[str], uri: str, output: Path) -> 
     cfg.tracking.uri = uri
     experiment = build_experiment(cfg)
     changed = config_differences(recorded, cfg)
-    _tell(recorded, [*environment_differences(recorded, cfg.device), *changed])
+    _tell(recorded, [*environment_differences(recorded, devices_of(cfg.devices)), *changed])
     run_job(Job(cfg, [*recorded.overrides, *overrides], choices, output, {"reproduces": run_id}))
     apart = distance(recorded, output)
     expected = _repeats(experiment) and not changed and recorded.has(TRACE_FILE)

@@ -44,10 +44,11 @@ def worker_makers(
         ConfigError: a worker, or a part of it, asks for what nobody supplies.
         ValueError: something cannot be made of what it is given.
     """
+    devices = settings.devices.model_dump()
     table = _parts(configuration, settings, spec) | _channels(configuration, channels)
 
     def maker(worker: str, node: Configuration) -> WorkerMaker:
-        device = "cpu" if worker == COLLECT else settings.device
+        device = "cpu" if worker == COLLECT else devices[worker]
 
         def make(clock: Clock) -> Worker:
             supplies = Supplies(worker, device, {**table, "clock": lambda _: clock}, settings.seed)
@@ -90,6 +91,7 @@ def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> 
         return supplies.make("policy", configuration["policy"], generator=generator)
 
     dynamics, algorithm = configuration["dynamics"], configuration["algorithm"]
+    devices = settings.devices.model_dump()
     return {
         "device": lambda supplies: supplies.device,
         "pace": lambda _: settings.pace.factor,
@@ -100,8 +102,10 @@ def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> 
         "members": lambda supplies: supplies["ensemble"].members,
         "task": component("env", configuration["env"]),
         "policy": initial_policy,
-        # A model computes on `device` for everybody, for the collector that plans with it, too.
-        "ensemble": lambda supplies: supplies.make("dynamics.ensemble", dynamics["ensemble"], device=settings.device),
+        # A model computes on the worker's device for everybody, for the collector that plans with it, too.
+        "ensemble": lambda supplies: supplies.make(
+            "dynamics.ensemble", dynamics["ensemble"], device=devices[supplies.worker]
+        ),
         "trainer": component("dynamics.training", dynamics["training"]),
         "early_stopping": component("dynamics.early_stopping", dynamics["early_stopping"]),
         "buffer": component("dynamics.buffer", dynamics["buffer"]),

@@ -175,10 +175,11 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(overrides, sentence):
     assert "Traceback" not in str(refusal.value)
 
 
-def test_cuda_is_refused_where_there_is_none(monkeypatch):
+@pytest.mark.parametrize("override", ["device=cuda", "devices.improve_policy=cuda"])
+def test_cuda_is_refused_where_there_is_none(monkeypatch, override):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="device=cuda cannot be used: torch sees no GPU"):
-        build_experiment(composed("device=cuda"))
+        build_experiment(composed(override))
 
 
 def test_a_target_outside_the_package_is_checked_like_ours(tmp_path: Path, monkeypatch):

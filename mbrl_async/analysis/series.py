@@ -14,7 +14,17 @@ from mbrl_async.types import WINDOW
 POINTS = 201
 """Of a curve."""
 
-NO_VARIANT = ("seed", "device", "matmul_precision", "tracking.", "sweep.", "stop.", "torch_threads.", "backend.")
+NO_VARIANT = (
+    "seed",
+    "device",
+    "devices.",
+    "matmul_precision",
+    "tracking.",
+    "sweep.",
+    "stop.",
+    "torch_threads.",
+    "backend.",
+)
 """Parameters, or beginnings of their names, that make no other series: names, and what `flags.py` compares."""
 
 

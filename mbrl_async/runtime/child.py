@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import select
+import signal
 import threading
 import time
 import traceback
@@ -93,6 +94,7 @@ class Wanted:
 
 def main(connection: Connection, stop: Connection) -> None:
     """Serve until told to close, or until nobody is at the other end."""
+    _leave_signals_to_the_run()
     threading.Thread(target=_die_with_the_parent, name="parent-watcher", daemon=True).start()
     beat = SharedMemory.receive(connection, BEAT_BYTES)
     line = Line(connection)
@@ -210,6 +212,14 @@ def _raised(error: BaseException, name: str) -> Raised:
     except Exception:  # whatever a user's exception raises when it is pickled
         pickled = b""
     return Raised(pickled, f"{type(error).__name__}: {error}", stack.rstrip())
+
+
+def _leave_signals_to_the_run() -> None:
+    """Ctrl-C reaches every process. Handlers, because programs that a task starts would inherit what is ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # they were blocked from before this process began
 
 
 def _die_with_the_parent() -> None:

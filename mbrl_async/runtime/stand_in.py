@@ -150,7 +150,7 @@ class StandIn:
             self._closed = True
 
     def _start(self) -> None:
-        # For the child, which inherits it: Ctrl-C is for the run, and the run tells its children.
+        # For the child, which inherits it, until it can say that signals are for the run alone.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         self._process.start()
         self._beat = SharedMemory(BEAT_BYTES)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,6 +21,8 @@ from mbrl_async.runtime.trace import TRACE_FILE, StepRecord, read_trace
 BACKENDS = ("threads", "processes")
 TASKS: Mapping[str, str] = {"half_cheetah": "20 Hz", "hopper": "125 Hz"}
 """Task -> its control frequency."""
+OTHERS = "taken by other programs"
+"""What makes a comparison unfair: a figure that is no better or worse for either backend."""
 LEARNERS: Mapping[str, str] = {LEARN_MODEL: "model epochs", IMPROVE_POLICY: "policy updates"}
 
 
@@ -53,7 +58,7 @@ def beside(task: str, threads: Sequence[Measurement], processes: Sequence[Measur
         name = f"{task}, {TASKS[task]}: {pair[0].name}"
         for backend, figure in zip(BACKENDS, pair, strict=True):
             rows.append(Measurement(f"{name}, {backend}", figure.value, figure.unit, figure.threads))
-        if pair[1].value != 0:
+        if pair[1].value != 0 and pair[0].name != OTHERS:
             rows.append(Measurement(f"{name}, threads : processes", pair[0].value / pair[1].value, "", WORKER_THREADS))
     return rows
 
@@ -65,8 +70,36 @@ def _compared(task: str, seconds: float) -> list[Measurement]:
 def _figures(backend: str, task: str, seconds: float) -> list[Measurement]:
     with TemporaryDirectory() as name:
         directory = Path(name)
-        subprocess.run(
-            command(directory, backend, task, seconds), cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
-        )
+        others = _run(command(directory, backend, task, seconds))
         speeds = learner_speeds(read_trace(directory / backend / TRACE_FILE))
-        return [*speeds, *lateness(histories(f"sqlite:///{directory / 'mlflow.db'}", backend))]
+        return [*speeds, *lateness(histories(f"sqlite:///{directory / 'mlflow.db'}", backend)), *others]
+
+
+def _run(arguments: Sequence[str]) -> list[Measurement]:
+    """Run a command; what other programs took of the cores meanwhile, where the system tells.
+
+    Where that differs between two runs, so do all other figures, for that reason alone.
+    """
+    before, own_before, began = _busy_seconds(), _seconds_of_children(), time.perf_counter()
+    subprocess.run(arguments, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+    after = _busy_seconds()
+    if before is None or after is None:
+        return []
+    others = after - before - (_seconds_of_children() - own_before)
+    share = others / (time.perf_counter() - began) / (os.cpu_count() or 1)
+    return [Measurement(OTHERS, 100 * max(0.0, share), "% of the cores", WORKER_THREADS)]
+
+
+def _busy_seconds() -> float | None:
+    """Of all cores and all programs since the machine started; None: the system does not tell."""
+    statistics = Path("/proc/stat")
+    if not statistics.exists():
+        return None
+    user, nice, system, *_ = statistics.read_text().splitlines()[0].split()[1:]
+    return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _seconds_of_children() -> float:
+    """Of computing, of this program's children that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from benchmarks.backends import BACKENDS, beside, command, learner_speeds
+from benchmarks.backends import BACKENDS, OTHERS, beside, command, learner_speeds
 from benchmarks.measurement import Measurement
 from benchmarks.never_stopping import NeverStopping
 from mbrl_async.config import build, validate
@@ -25,14 +25,16 @@ def test_speeds_are_those_of_the_time_with_a_learnt_policy():
 
 
 def test_each_figure_is_shown_beside_the_other_backends_and_as_a_ratio():
-    threads = [Measurement("epochs", 3.0, "1/s", 1), Measurement("missed deadlines", 2, "steps", 1)]
-    processes = [Measurement("epochs", 2.0, "1/s", 1), Measurement("missed deadlines", 0, "steps", 1)]
+    threads = [Measurement("epochs", 3.0, "1/s", 1), Measurement("misses", 2, "", 1), Measurement(OTHERS, 9, "%", 1)]
+    processes = [Measurement("epochs", 2.0, "1/s", 1), Measurement("misses", 0, "", 1), Measurement(OTHERS, 3, "%", 1)]
     assert [(row.name, row.value) for row in beside("hopper", threads, processes)] == [
         ("hopper, 125 Hz: epochs, threads", 3.0),
         ("hopper, 125 Hz: epochs, processes", 2.0),
         ("hopper, 125 Hz: epochs, threads : processes", 1.5),
-        ("hopper, 125 Hz: missed deadlines, threads", 2),
-        ("hopper, 125 Hz: missed deadlines, processes", 0),
+        ("hopper, 125 Hz: misses, threads", 2),
+        ("hopper, 125 Hz: misses, processes", 0),
+        (f"hopper, 125 Hz: {OTHERS}, threads", 9),
+        (f"hopper, 125 Hz: {OTHERS}, processes", 3),
     ]
 
 

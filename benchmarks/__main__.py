@@ -15,12 +15,32 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from benchmarks import checkpoint, collection, dynamics, mbrl_lib, meta_update, policy_step, tracking, whole_run
+from benchmarks import (
+    backends,
+    checkpoint,
+    collection,
+    dynamics,
+    mbrl_lib,
+    meta_update,
+    policy_step,
+    tracking,
+    whole_run,
+)
 from benchmarks.measurement import Measurement
 from benchmarks.report import machine, table, write_json
 from mbrl_async.tracking.environment import describe_environment
 
-PARTS = ("whole_run", "dynamics", "policy_step", "meta_update", "collection", "tracking", "checkpoint", "peer")
+PARTS = (
+    "whole_run",
+    "backends",
+    "dynamics",
+    "policy_step",
+    "meta_update",
+    "collection",
+    "tracking",
+    "checkpoint",
+    "peer",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,8 @@ class Effort:
     many_rollouts: Sequence[int]
     """Imagined at once, besides the paper's 50."""
     logging_seconds: float
+    backend_seconds: float
+    """Of each of the four runs that compare backends."""
 
 
 FULL = Effort(
@@ -46,8 +68,18 @@ FULL = Effort(
     threads=sorted({1, torch.get_num_threads()}),
     many_rollouts=(250, 1000),
     logging_seconds=20.0,
+    backend_seconds=60.0,
 )
-QUICK = Effort(repetitions=1, starts=1, trajectories=2, pace=0.25, threads=(1,), many_rollouts=(), logging_seconds=5.0)
+QUICK = Effort(
+    repetitions=1,
+    starts=1,
+    trajectories=2,
+    pace=0.25,
+    threads=(1,),
+    many_rollouts=(),
+    logging_seconds=5.0,
+    backend_seconds=15.0,
+)
 
 
 def main() -> None:
@@ -91,10 +123,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _parts(arguments: argparse.Namespace) -> Sequence[str]:
-    """Those that were named; else all that can be measured."""
+    """Those that were named; else all that can be measured, in a quick round without what takes real time."""
     if arguments.parts:
         return list(arguments.parts)
-    return PARTS if arguments.mbrl_lib is not None else PARTS[:-1]
+    left_out = {"peer"} if arguments.mbrl_lib is None else set()
+    return [part for part in PARTS if part not in left_out | ({"backends"} if arguments.quick else set())]
 
 
 def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[Measurement]]]:
@@ -105,6 +138,9 @@ def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[M
     if "whole_run" in parts:
         title = f"asynchronous HalfCheetah, {effort.trajectories} trajectories, pace.factor={effort.pace:g}"
         yield title, whole_run.measure(effort.trajectories, effort.pace, effort.starts)
+    if "backends" in parts:
+        title = f"threads against processes, both learners always busy, {effort.backend_seconds:g} s a run"
+        yield title, backends.measure(effort.backend_seconds)
     if "dynamics" in parts:
         rows = (dynamics.measure(threads, effort.repetitions) for threads in effort.threads)
         yield "the ensemble, full buffer of 10 000 transitions", list(chain.from_iterable(rows))

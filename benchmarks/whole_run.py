@@ -48,12 +48,12 @@ def measure(trajectories: int, pace: float, repetitions: int) -> list[Measuremen
         loaded = observe(command(directory, LOADED_RUN, trajectories, pace))
         start = command(directory, "starts", trajectories=1, pace=1.0)
         starts = [observe(start, until_announcement=True).start_up_seconds for _ in range(repetitions)]
-        histories = _histories(f"sqlite:///{directory / 'mlflow.db'}")
+        collected = histories(f"sqlite:///{directory / 'mlflow.db'}", LOADED_RUN)
     return [
         _measurement("start-up (goal: < 10 s)", median(starts), "s"),
         _measurement("start-up with a new database", loaded.start_up_seconds, "s"),
-        *lateness(histories),
-        run_and_collection(histories),
+        *lateness(collected),
+        run_and_collection(collected),
         _measurement("peak memory", loaded.peak_memory / 2**20, "MiB"),
     ]
 
@@ -90,13 +90,22 @@ def observe(arguments: Sequence[str], *, until_announcement: bool = False) -> Ob
     return Observed(announced - start, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
-def lateness(histories: Histories) -> list[Measurement]:
+def histories(uri: str, experiment_name: str) -> Histories:
+    """What the only run of an experiment has told of its trajectories."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(experiment_name)
+    assert experiment is not None, "the run has made it"
+    (run,) = client.search_runs([experiment.experiment_id])
+    return {name: _history(client, run.info.run_id, name) for name in METRICS}
+
+
+def lateness(collected: Histories) -> list[Measurement]:
     """Of the trajectories during which both learners worked: those after the warm-up, which have a learnt policy.
 
     The percentiles are those of the median trajectory.
     """
-    working = [version > 0 for version in histories["collect/policy_version"]]
-    p50, p99, longest, misses = (list(compress(histories[name], working)) for name in LATENESS)
+    working = [version > 0 for version in collected["collect/policy_version"]]
+    p50, p99, longest, misses = (list(compress(collected[name], working)) for name in LATENESS)
     return [
         _measurement("control-step lateness, p50", median(p50), "ms"),
         _measurement("control-step lateness, p99", median(p99), "ms"),
@@ -105,9 +114,9 @@ def lateness(histories: Histories) -> list[Measurement]:
     ]
 
 
-def run_and_collection(histories: Histories) -> Measurement:
+def run_and_collection(collected: Histories) -> Measurement:
     """Run time over collection time at the end."""
-    ratio = histories["run/time_ratio"][-1]
+    ratio = collected["run/time_ratio"][-1]
     return _measurement("run / collection time, warm-up included", ratio, "", ratio_to_ceiling=1 / ratio)
 
 
@@ -126,14 +135,6 @@ def _listen(process: subprocess.Popen[str], until_announcement: bool) -> tuple[f
                 process.terminate()
         lines.append(line)
     return announced, "".join(lines)
-
-
-def _histories(uri: str) -> Histories:
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(LOADED_RUN)
-    assert experiment is not None, "the run has made it"
-    (run,) = client.search_runs([experiment.experiment_id])
-    return {name: _history(client, run.info.run_id, name) for name in METRICS}
 
 
 def _history(client: MlflowClient, run_id: str, name: str) -> list[float]:

@@ -241,7 +241,7 @@ def _run(experiment: Experiment, stop: StopSignal, observer: Observer, keeper: R
     finally:
         gc.unfreeze()
     if summary.unresponsive:
-        log.warning("Still in a step, and left behind: %s.", ", ".join(summary.unresponsive))
+        log.warning("Still in a step when the run was given up: %s.", ", ".join(summary.unresponsive))
     return summary
 
 

@@ -35,30 +35,44 @@ class Channels:
             getattr(self, name).load_state_dict(channel)
 
 
+@dataclass(frozen=True)
+class Maker:
+    """Makes a worker of what its constructor asks for by name; can be pickled, so that another process makes it.
+
+    Args:
+        worker: its name, of those that `configuration` has.
+        configuration: the composed one, resolved.
+        settings: of the run.
+        spec: of the task.
+        channels: of the run.
+
+    Raises (when it is called):
+        ConfigError: the worker, or a part of it, asks for what nobody supplies.
+        ValueError: something cannot be made of what it is given.
+    """
+
+    worker: str
+    configuration: Configuration
+    settings: Settings
+    spec: TaskSpec
+    channels: Channels
+
+    def __call__(self, clock: Clock) -> Worker:
+        """Make it, where it will run."""
+        device = "cpu" if self.worker == COLLECT else self.settings.devices.model_dump()[self.worker]
+        table = _parts(self.configuration, self.settings, self.spec) | _channels(self.configuration, self.channels)
+        supplies = Supplies(self.worker, device, {**table, "clock": lambda _: clock}, self.settings.seed)
+        node = self.configuration["algorithm"]["workers"][self.worker]
+        made: Worker = supplies.make(f"algorithm.workers.{self.worker}", node, draws_on=device)
+        return made
+
+
 def worker_makers(
     configuration: Configuration, settings: Settings, spec: TaskSpec, channels: Channels
 ) -> dict[str, WorkerMaker]:
-    """A maker for each worker of the algorithm. It makes the worker of what its constructor asks for by name.
-
-    Raises (the makers do):
-        ConfigError: a worker, or a part of it, asks for what nobody supplies.
-        ValueError: something cannot be made of what it is given.
-    """
-    devices = settings.devices.model_dump()
-    table = _parts(configuration, settings, spec) | _channels(configuration, channels)
-
-    def maker(worker: str, node: Configuration) -> WorkerMaker:
-        device = "cpu" if worker == COLLECT else devices[worker]
-
-        def make(clock: Clock) -> Worker:
-            supplies = Supplies(worker, device, {**table, "clock": lambda _: clock}, settings.seed)
-            made: Worker = supplies.make(f"algorithm.workers.{worker}", node, draws_on=device)
-            return made
-
-        return make
-
-    nodes = configuration["algorithm"]["workers"]
-    return {worker: maker(worker, nodes[worker]) for worker in WORKERS if worker in nodes}
+    """A maker for each worker of the algorithm."""
+    named = configuration["algorithm"]["workers"]
+    return {worker: Maker(worker, configuration, settings, spec, channels) for worker in WORKERS if worker in named}
 
 
 def _channels(configuration: Configuration, channels: Channels) -> dict[str, Supply]:

@@ -1,8 +1,9 @@
 """Kill a run again and again and count what is lost: `python -m tests.soak` (50 times), `--kills 5 --seed 3`.
 
-A small asynchronous run on threads is killed with SIGKILL at random moments, and resumed each time. The task itself
-witnesses in a file of its own which trajectories it began; everything but the one in flight has to be in the journal.
-At the end, the run has to be a whole one: trace, trajectories and curves without a gap, a jump or a repetition.
+A small asynchronous run, on threads or with `--backend processes`, is killed with SIGKILL at random moments and resumed
+each time. The task itself witnesses in a file of its own which trajectories it began; everything but the one in flight
+has to be in the journal. At the end, the run has to be a whole one: trace, trajectories and curves without a gap, a
+jump or a repetition.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from mbrl_async.runtime.trace import read_trace
 from mbrl_async.types import FloatArray
 from tests.small import SMALL, composed
 
-CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "threads"}
+CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async"}
 HORIZON = 20
 LONGEST_LIFE = 3.0
 """Seconds from the first new step of a process to its death, at most."""
@@ -58,24 +59,25 @@ class WitnessedTask(LinearQuadratic):
         return super().step(action)
 
 
-def overrides(directory: Path) -> list[str]:
+def overrides(directory: Path, backend: str) -> list[str]:
     return [
         *(override for override in SMALL if not override.startswith("stop.")),
         "env._target_=tests.soak.WitnessedTask",
         f"+env.witness={directory / 'witness'}",
-        *("backend=threads", "pace.factor=0.2", "stop.trajectories=1000000"),
+        *(f"backend={backend}", "pace.factor=0.2", "stop.trajectories=1000000"),
         *("checkpoint.every_trajectories=3", f"tracking.uri=sqlite:///{directory / 'mlflow.db'}"),
     ]
 
 
-def live(directory: Path, changes: list[str]) -> None:
+def live(directory: Path, backend: str, changes: list[str]) -> None:
     """One process: the first one starts the run, every other one resumes it."""
     output = directory / "run"
     if (output / CHECKPOINT / "run.json").exists():
         arguments = [f"resume={output}", *changes]
         run_job(resumed(Job(composed(*arguments), arguments, {}, output)))
     else:
-        run_job(Job(composed(*overrides(directory)), overrides(directory), CHOICES, output))
+        arguments = overrides(directory, backend)
+        run_job(Job(composed(*arguments), arguments, {**CHOICES, "backend": backend}, output))
 
 
 def journaled(directory: Path) -> int:
@@ -92,11 +94,11 @@ def witnessed(directory: Path) -> int:
     return len(witness.read_text().splitlines()) if witness.exists() else 0
 
 
-def kill_once(directory: Path, chance: random.Random) -> int:
+def kill_once(directory: Path, backend: str, chance: random.Random) -> int:
     """Run a process until a random moment; returns how many trajectories its death lost, the one in flight aside."""
     context = multiprocessing.get_context("forkserver")
     kept, begun = journaled(directory), witnessed(directory)
-    process = context.Process(target=live, args=(directory, []))
+    process = context.Process(target=live, args=(directory, backend, []))
     process.start()
     deadline = time.monotonic() + PATIENCE
     while witnessed(directory) == begun:
@@ -137,15 +139,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Kill a run again and again.")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", choices=("threads", "processes"), default="threads")
     arguments = parser.parse_args()
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.soak"])  # imports once, not each time
     chance, lost = random.Random(arguments.seed), 0
     with TemporaryDirectory() as name:
         directory = Path(name)
         for kill in range(1, arguments.kills + 1):
-            lost += kill_once(directory, chance)
+            lost += kill_once(directory, arguments.backend, chance)
             print(f"kill {kill}: {journaled(directory)} trajectories kept, {lost} lost in all", flush=True)  # noqa: T201
-        live(directory, [f"stop.trajectories={journaled(directory) + 3}"])
+        live(directory, arguments.backend, [f"stop.trajectories={journaled(directory) + 3}"])
         check_whole(directory)
     print(f"{arguments.kills} kills (seed {arguments.seed}): {lost} trajectories lost; the run is whole.")  # noqa: T201
     return 1 if lost else 0

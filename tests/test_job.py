@@ -214,9 +214,10 @@ def assert_identical(first: Job, second: Job) -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_sync_learns_the_same_to_the_last_bit_on_threads_and_on_simulated(job):
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_sync_learns_the_same_to_the_last_bit_in_real_time_and_on_simulated(job, backend):
     sync = ("schedule=sync", *FEW_STEPS)
-    assert_identical(job(*sync, "backend=threads", "pace.factor=0"), job(*sync, *FIXED_COSTS))
+    assert_identical(job(*sync, f"backend={backend}", "pace.factor=0"), job(*sync, *FIXED_COSTS))
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from mbrl_async.runtime.stop import StopSignal
+from mbrl_async.runtime.stop import Stop, StopSignal
 
 MEASURED = "measured"
 Cost = float | str
@@ -16,7 +16,7 @@ Cost = float | str
 class WallClock:
     """Real time; every wait ends when the run does."""
 
-    def __init__(self, stop: StopSignal) -> None:
+    def __init__(self, stop: Stop) -> None:
         self._stop = stop
         self._origin = time.perf_counter()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mbrl_async.types import Clock
 
 
@@ -11,25 +14,43 @@ class SilentWorkerError(RuntimeError):
     """A worker's thread died without a word, or does not look at the clock any more."""
 
 
-class Pulse:
-    """The run's clock, for one worker, that remembers when it was last looked at."""
+class LostWorkerError(SilentWorkerError):
+    """A worker's process is gone."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, worker: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.worker = worker
+
+
+class Pulse:
+    """The run's clock, for one worker, that remembers when it was last looked at.
+
+    Args:
+        clock: the run's.
+        memory: where it remembers that, float64 (1,); None: of its own.
+    """
+
+    def __init__(self, clock: Clock, memory: NDArray[np.float64] | None = None) -> None:
         self._clock = clock
-        self.beat = 0.0
-        """In seconds on the run's clock."""
+        self._memory = np.zeros(1) if memory is None else memory
+
+    @property
+    def beat(self) -> float:
+        """When it was last looked at, in seconds on the run's clock."""
+        return float(self._memory[0])
 
     def now(self) -> float:  # noqa: D102
-        self.beat = self._clock.now()
-        return self.beat
+        now = self._clock.now()
+        self._memory[0] = now
+        return now
 
     def sleep_until(self, deadline: float) -> None:  # noqa: D102
         self._clock.sleep_until(deadline)
-        self.beat = self._clock.now()
+        self.now()
 
     def computing(self) -> AbstractContextManager[None]:  # noqa: D102
         return self._clock.computing()
 
     def check(self) -> None:  # noqa: D102
-        self.beat = self._clock.now()
+        self.now()
         self._clock.check()

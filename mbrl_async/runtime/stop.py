@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
@@ -51,6 +51,16 @@ class StopRule:
             or (self.env_steps is not None and counters.env_steps >= self.env_steps)
             or (self.seconds is not None and counters.seconds >= self.seconds)
         )
+
+
+class Stop(Protocol):
+    """What a clock needs to know of the end."""
+
+    def check(self) -> None:
+        """Raise `Interrupted` if the run is over."""
+
+    def wait(self, timeout: float) -> None:
+        """Wait for the end, at most `timeout` seconds."""
 
 
 class StopSignal:

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from queue import Empty, Queue
+from collections.abc import Mapping
 from typing import Annotated
 
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from mbrl_async.priority import lower_priority
-from mbrl_async.runtime.clock import WallClock
-from mbrl_async.runtime.gate import Gate
-from mbrl_async.runtime.heartbeat import Pulse, SilentWorkerError
-from mbrl_async.runtime.recovery import Keeper, Past
-from mbrl_async.runtime.redo import go_on
-from mbrl_async.runtime.schedule import COLLECT, Schedule
-from mbrl_async.runtime.state import RunState, RunSummary
-from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
+from mbrl_async.runtime.concurrent import Concurrent
+from mbrl_async.runtime.recovery import Keeper
+from mbrl_async.runtime.schedule import Schedule
+from mbrl_async.runtime.state import RunSummary
+from mbrl_async.runtime.stop import StopRule, StopSignal
 from mbrl_async.runtime.trace import Observer
-from mbrl_async.runtime.worker import Worker, WorkerMaker
-from mbrl_async.types import Interrupted, StepReport
-
-POLL_SECONDS = 0.1
-"""How often the main thread looks for a signal or the end of the allowed seconds."""
-GRACE_SECONDS = 2.0
-"""How long workers may take to leave their step when the run is over; they look far more often."""
-
-
-@dataclass(frozen=True)
-class _Computed:
-    start: float
-    report: StepReport
+from mbrl_async.runtime.worker import WorkerMaker
 
 
 class Threads:
@@ -55,9 +34,9 @@ class Threads:
         learner_niceness: Annotated[int, Field(ge=0, le=19)],
         hang_seconds: PositiveFloat | None,
     ) -> None:
-        self._hang_seconds = hang_seconds
-        self._torch_threads = torch_threads
-        self._learner_niceness = learner_niceness
+        self._concurrent = Concurrent(
+            torch_threads=torch_threads, learner_niceness=learner_niceness, hang_seconds=hang_seconds
+        )
 
     @property
     def repeats(self) -> bool:
@@ -73,108 +52,5 @@ class Threads:
         observer: Observer,
         keeper: Keeper,
     ) -> RunSummary:
-        """See `Backend`. The clock starts when every worker is made, and has done again what it has to."""
-        clock = WallClock(stop)
-        state = RunState(makers, schedule, rule, stop, observer, keeper)
-        gate = Gate(state, clock, stop)
-        made: Queue[tuple[str, Worker]] = Queue()
-        pulses = {name: Pulse(clock) for name in makers}
-        threads = [
-            threading.Thread(target=self._work, args=(name, make, gate, pulses[name], made), name=name, daemon=True)
-            for name, make in makers.items()
-        ]
-        for thread in threads:
-            thread.start()
-        workers = _wait_until_made(len(threads), made, stop)
-        if stop.ending is None:
-            self._resume({name: workers[name] for name in makers}, keeper.past, state, clock, gate)
-        gate.open()
-        _wait_for_the_end(rule, clock, stop, lambda: self._fail_who_is_silent(threads, pulses, clock, gate))
-        now = clock.now()
-        gate.close()
-        return state.summary(now, _join(threads, clock))
-
-    def _resume(self, workers: Mapping[str, Worker], past: Past, state: RunState, clock: WallClock, gate: Gate) -> None:
-        """Go to where the past ended; what was in flight there is published at once, a trajectory given up."""
-
-        def step_again(name: str, start: float) -> _Computed:
-            torch.set_num_threads(self._torch_threads[name])
-            try:
-                return _Computed(start, workers[name].step())
-            except Exception as error:
-                gate.fail(name, error)
-                raise Interrupted from error
-
-        threads = torch.get_num_threads()
-        with suppress(Interrupted):
-            begun = go_on(workers, past, state, step_again, dropped=(COLLECT,))
-            clock.start(past.entries[-1].record.finish if past.entries else 0.0)
-            for name, step in begun.items():
-                gate.finish(name, step.start, workers[name], step.report)
-        torch.set_num_threads(threads)
-
-    def _work(self, name: str, make: WorkerMaker, gate: Gate, clock: Pulse, made: Queue[tuple[str, Worker]]) -> None:
-        try:
-            self._prepare_thread(name)
-            with closing(make(clock)) as worker:
-                made.put((name, worker))
-                while gate.enter(name, worker):
-                    start = clock.now()
-                    if worker.pull():
-                        gate.has_pulled(name, start, worker)
-                        gate.finish(name, start, worker, worker.step())
-                    else:
-                        gate.found_nothing(name)
-        except Interrupted:
-            pass
-        except BaseException as error:  # a SystemExit, too: nobody else would hear of it in this thread
-            gate.fail(name, error)
-
-    def _fail_who_is_silent(
-        self, threads: list[threading.Thread], pulses: Mapping[str, Pulse], clock: WallClock, gate: Gate
-    ) -> None:
-        limit = float("inf") if self._hang_seconds is None else self._hang_seconds
-        for thread in threads:
-            begun = gate.begun(thread.name)
-            if not thread.is_alive():
-                gate.fail(thread.name, SilentWorkerError("its thread ended, and nobody told it to."))
-            elif begun is not None and clock.now() - max(begun, pulses[thread.name].beat) > limit:
-                sentence = f"it has not looked at the clock for {limit:g} s (backend.hang_seconds): it hangs."
-                gate.fail(thread.name, SilentWorkerError(sentence))
-
-    def _prepare_thread(self, name: str) -> None:
-        # The first question of a thread resets its number to what another thread set last: ask before setting it.
-        torch.get_num_threads()
-        torch.set_num_threads(self._torch_threads[name])
-        if name != COLLECT:
-            lower_priority(self._learner_niceness)
-
-
-def _wait_until_made(count: int, made: Queue[tuple[str, Worker]], stop: StopSignal) -> dict[str, Worker]:
-    """The workers by name, unless the run ends before all of them are made."""
-    workers: dict[str, Worker] = {}
-    while len(workers) < count and stop.ending is None:
-        with suppress(Empty):
-            name, worker = made.get(timeout=POLL_SECONDS)
-            workers[name] = worker
-    return workers
-
-
-def _wait_for_the_end(rule: StopRule, clock: WallClock, stop: StopSignal, watch: Callable[[], None]) -> None:
-    limit = float("inf") if rule.seconds is None else rule.seconds
-    while stop.ending is None:
-        remaining = limit - clock.now()
-        if remaining <= 0:
-            stop.request(Ending.FINISHED)
-        else:
-            stop.wait(min(POLL_SECONDS, remaining))
-            watch()
-    stop.request(stop.ending)  # wakes workers that sleep, also after a signal
-
-
-def _join(threads: list[threading.Thread], clock: WallClock) -> tuple[str, ...]:
-    """Wait for the threads, within reason; the names of those that did not come."""
-    deadline = clock.now() + GRACE_SECONDS
-    for thread in threads:
-        thread.join(max(0.0, deadline - clock.now()))
-    return tuple(thread.name for thread in threads if thread.is_alive())
+        """See `Backend`."""
+        return self._concurrent.run(makers, schedule, rule, stop, observer, keeper)

@@ -60,4 +60,4 @@ class Worker(Protocol):
 
 
 WorkerMaker = Callable[[Clock], Worker]
-"""Called where the worker will run."""
+"""Called where the worker will run; for `processes`, it has to be such as can be pickled."""

@@ -1,4 +1,7 @@
-"""Every backend runs the same workers by the same schedules: what they must agree on, and what each must do."""
+"""Every backend runs the same workers by the same schedules: what they must agree on, and what each must do.
+
+Starting processes takes seconds, so most of this is slow for them; `tests/runtime/test_processes.py` has the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from mbrl_async.runtime.backend import Backend
 from mbrl_async.runtime.digest import digest
+from mbrl_async.runtime.processes import Processes
 from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
 from mbrl_async.runtime.simulated import Simulated
@@ -18,12 +23,13 @@ from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.threads import Threads
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.types import Clock, StepReport
-from tests.runtime.fakes import FakePolicyLearner, Recorder, Wires, fake_makers
+from tests.runtime.fakes import BrokenPolicyLearner, FakePolicyLearner, Making, Recorder, Wires, fake_makers
 
 ONE_THREAD = dict.fromkeys(WORKERS, 1)
 FIXED_COSTS = {LEARN_MODEL: 0.5, IMPROVE_POLICY: 0.25}
-BACKENDS: dict[str, Callable[[], Threads | Simulated]] = {
+BACKENDS: dict[str, Callable[[], Backend]] = {
     "threads": lambda: Threads(torch_threads=ONE_THREAD, learner_niceness=0, hang_seconds=None),
+    "processes": lambda: Processes(torch_threads=ONE_THREAD, learner_niceness=0, hang_seconds=None),
     "simulated": lambda: Simulated(torch_threads=ONE_THREAD, costs=FIXED_COSTS),
     "simulated, measured": lambda: Simulated(torch_threads=ONE_THREAD, costs="measured"),
 }
@@ -39,9 +45,12 @@ SCHEDULES = {
         warm_up=[], cycle=[{LEARN_MODEL: 200}, {"repeat": 3, "cycle": [{IMPROVE_POLICY: 2}, {COLLECT: 1}]}]
     ),
 }
-REAL_PERIOD = 0.002  # seconds: short, but it makes the threads truly overlap
+REAL_TIME = ("threads", "processes")
+REAL_PERIOD = 0.002  # seconds: short, but it makes the workers truly overlap
 
-backends = pytest.mark.parametrize("backend", BACKENDS)
+backends = pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=[pytest.mark.slow] * (name == "processes")) for name in BACKENDS]
+)
 schedules = pytest.mark.parametrize("schedule", SCHEDULES)
 
 
@@ -68,7 +77,7 @@ def test_no_trajectory_is_lost_repeated_or_reordered(backend, schedule):
     summary, _ = run(backend, schedule, wires)
     assert summary.ending is Ending.FINISHED
     assert wires.trajectories.history == list(range(1, 10))
-    assert wires.received + wires.trajectories.drain() == list(range(1, 10))
+    assert wires.received.history + wires.trajectories.drain() == list(range(1, 10))
     assert (summary.counters.trajectories, summary.counters.env_steps) == (9, 36)
 
 
@@ -177,19 +186,8 @@ def test_an_idle_worker_is_not_asked_again_until_something_is_new(backend):
 @backends
 @pytest.mark.parametrize("phase", ["make", "pull", "step", "push"])
 def test_the_first_exception_ends_the_run_and_names_its_worker(backend, phase):
-    class Broken(FakePolicyLearner):
-        pass
-
-    def explode(*_: object) -> StepReport:
-        raise ArithmeticError(f"broken in {phase}")
-
-    if phase == "make":
-        makers = {IMPROVE_POLICY: explode}
-    else:
-        setattr(Broken, phase, explode)
-        wires = Wires()
-        makers = {IMPROVE_POLICY: lambda clock: Broken(wires, clock)}
     wires = Wires()
+    makers = {IMPROVE_POLICY: Making(BrokenPolicyLearner, wires, (phase,))}
     summary, _ = run(backend, "async", wires, makers=makers)
     assert summary.ending is Ending.FAILED
     assert summary.failure is not None
@@ -202,19 +200,12 @@ def test_the_first_exception_ends_the_run_and_names_its_worker(backend, phase):
 @pytest.mark.parametrize("broken", [False, True])
 def test_every_worker_that_was_made_is_closed_once(backend, broken):
     wires = Wires()
-    makers = {}
-    if broken:
-
-        class Broken(FakePolicyLearner):
-            def step(self) -> StepReport:
-                raise ArithmeticError
-
-        makers = {IMPROVE_POLICY: lambda clock: Broken(wires, clock)}
+    makers = {IMPROVE_POLICY: Making(BrokenPolicyLearner, wires, ("step",))} if broken else {}
     run(backend, "async", wires, makers=makers)
-    assert sorted(wires.closed) == sorted(WORKERS)
+    assert sorted(wires.closed.history) == sorted(WORKERS)
 
 
-@backends
+@pytest.mark.parametrize("backend", ["threads", "simulated"])
 def test_an_error_after_the_end_is_no_failure(backend):
     """The run is interrupted; the worker that then stumbles over its own end does not change why the run ended."""
     stop = StopSignal()
@@ -283,7 +274,7 @@ def test_seconds_end_a_run_within_a_step(backend):
     summary, _ = run(backend, "async", Wires(), trajectories=None, seconds=0.05)
     assert summary.ending is Ending.FINISHED
     assert summary.counters.seconds >= 0.05
-    if backend != "threads":
+    if backend not in REAL_TIME:
         assert summary.counters.seconds == 0.05
 
 

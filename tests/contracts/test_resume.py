@@ -15,6 +15,9 @@ from tests.runtime.fakes import PERIOD, MemoryKeeper, Recorder, Wires, fake_make
 
 TRAJECTORIES = 9
 ONE_AT_A_TIME = [name for name in SCHEDULES if name != "async"]
+CUTS = {"threads": 20, "processes": 4}
+
+in_real_time = pytest.mark.parametrize("backend", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 
 
 def run(
@@ -74,34 +77,36 @@ def test_metrics_of_a_resumed_run_follow_without_a_gap_or_a_repetition():
 
 
 @pytest.mark.parametrize("schedule", ONE_AT_A_TIME)
-def test_a_threaded_run_whose_workers_take_turns_ends_as_if_it_had_not_been_cut_off(schedule):
+@in_real_time
+def test_a_run_in_real_time_whose_workers_take_turns_ends_as_if_it_had_not_been_cut_off(backend, schedule):
     wires = Wires()
     keeper = MemoryKeeper(wires)
-    expected = run("threads", schedule, wires, keeper)
+    expected = run(backend, schedule, wires, keeper)
     assert keeper.snapshots
     for length in (1, len(expected.records) // 2, len(expected.records) - 1):
         resumed = Wires()
-        summary = run("threads", schedule, resumed, keeper.resumed(length, resumed))
+        summary = run(backend, schedule, resumed, keeper.resumed(length, resumed))
         assert steps(summary) == steps(expected)
         assert published(resumed) == published(wires)
         finishes = [record.finish for record in summary.records]
         assert finishes == sorted(finishes), "the clock goes on where it was"
 
 
-def test_a_threaded_run_loses_no_step_wherever_it_is_cut_off():
+@in_real_time
+def test_a_run_in_real_time_loses_no_step_wherever_it_is_cut_off(backend):
     """Also while all work at once: what is done again has the inputs that it had."""
     wires = Wires()
     keeper = MemoryKeeper(wires)
-    expected = run("threads", "async", wires, keeper, trajectories=30)
+    expected = run(backend, "async", wires, keeper, trajectories=30)
     assert len(keeper.snapshots) >= 3
-    for length in range(1, len(expected.records), len(expected.records) // 20):
+    for length in range(1, len(expected.records), len(expected.records) // CUTS[backend]):
         resumed = Wires()
         past = keeper.resumed(length, resumed)
         done = past.past.entries[-1].books.counters.trajectories
-        summary = run("threads", "async", resumed, past, trajectories=done + 3)
+        summary = run(backend, "async", resumed, past, trajectories=done + 3)
         assert steps(summary)[:length] == steps(expected)[:length]
         assert resumed.trajectories.history == list(range(1, done + 4))
-        assert resumed.received + resumed.trajectories.drain() == list(range(1, done + 4))
+        assert resumed.received.history + resumed.trajectories.drain() == list(range(1, done + 4))
 
 
 def test_what_is_done_again_is_what_was_published(caplog):

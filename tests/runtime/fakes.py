@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -20,13 +21,13 @@ PERIOD = 0.25  # seconds of a fake control step: exact in binary, so that virtua
 
 @dataclass
 class Wires:
-    """The three channels, everything that came out of the stream, and who was closed."""
+    """The three channels, everything that came out of the stream, and who was closed: also of workers elsewhere."""
 
     trajectories: Stream[int] = field(default_factory=Stream)
     models: Latest = field(default_factory=Latest)
     policies: Latest = field(default_factory=Latest)
-    received: list[int] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
+    received: Stream[int] = field(default_factory=Stream)
+    closed: Stream[str] = field(default_factory=Stream)
 
 
 class FakeCollector:
@@ -69,7 +70,7 @@ class FakeCollector:
         self.count, self.version = state["count"], state.get(INPUTS, 0)
 
     def close(self) -> None:
-        self.wires.closed.append(COLLECT)
+        self.wires.closed.put(COLLECT)
 
 
 class FakeModelLearner:
@@ -80,15 +81,16 @@ class FakeModelLearner:
     def __init__(self, wires: Wires, clock: Clock, epochs: int) -> None:
         self.wires, self.clock, self.epochs = wires, clock, epochs
         self.remaining = 0
+        self.received: list[int] = []
         self.total = torch.zeros(1)
 
     @property
     def pulled(self) -> Mapping[str, int]:
-        return {"trajectories": len(self.wires.received)}
+        return {"trajectories": len(self.received)}
 
     def pull(self) -> bool:
         arrived = self.wires.trajectories.drain()
-        self.wires.received += arrived
+        self._receive(arrived)
         if arrived:
             self.remaining = self.epochs
         return self.remaining > 0
@@ -96,7 +98,7 @@ class FakeModelLearner:
     def step(self) -> StepReport:
         self.clock.check()
         self.remaining -= 1
-        self.total += sum(self.wires.received)
+        self.total += sum(self.received)
         return StepReport({"loss": float(self.total)})
 
     def result(self) -> Parameters:
@@ -106,15 +108,21 @@ class FakeModelLearner:
         self.wires.models.put(self.result())
 
     def state_dict(self) -> State:
-        return {"received": list(self.wires.received), "remaining": self.remaining, "total": self.total.clone()}
+        return {"received": list(self.received), "remaining": self.remaining, "total": self.total.clone()}
 
     def load_state_dict(self, state: State) -> None:
-        self.wires.received[:] = state["received"]
+        self.received = []
+        self._receive(state["received"])
         self.remaining = state["remaining"]
         self.total.copy_(state["total"])
 
     def close(self) -> None:
-        self.wires.closed.append(LEARN_MODEL)
+        self.wires.closed.put(LEARN_MODEL)
+
+    def _receive(self, arrived: list[int]) -> None:
+        self.received += arrived
+        for each in arrived:
+            self.wires.received.put(each)
 
 
 class FakePolicyLearner:
@@ -159,14 +167,39 @@ class FakePolicyLearner:
         self.version, self.model = inputs["version"], inputs["model"]
 
     def close(self) -> None:
-        self.wires.closed.append(IMPROVE_POLICY)
+        self.wires.closed.put(IMPROVE_POLICY)
+
+
+class BrokenPolicyLearner(FakePolicyLearner):
+    """Raises when it is made, or in one of its methods."""
+
+    def __init__(self, wires: Wires, clock: Clock, phase: str) -> None:
+        super().__init__(wires, clock)
+        if phase == "make":
+            self._break("make")
+        setattr(self, phase, lambda: self._break(phase))
+
+    def _break(self, phase: str) -> None:
+        raise ArithmeticError(f"broken in {phase}")
+
+
+@dataclass(frozen=True)
+class Making:
+    """Makes a fake, in whatever process."""
+
+    fake: Callable[..., Any]
+    wires: Wires
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self, clock: Clock) -> Any:
+        return self.fake(self.wires, clock, *self.arguments)
 
 
 def fake_makers(wires: Wires, *, period: float = PERIOD, epochs: int = 3) -> dict[str, WorkerMaker]:
     return {
-        COLLECT: lambda clock: FakeCollector(wires, clock, period),
-        LEARN_MODEL: lambda clock: FakeModelLearner(wires, clock, epochs),
-        IMPROVE_POLICY: lambda clock: FakePolicyLearner(wires, clock),
+        COLLECT: Making(FakeCollector, wires, (period,)),
+        LEARN_MODEL: Making(FakeModelLearner, wires, (epochs,)),
+        IMPROVE_POLICY: Making(FakePolicyLearner, wires),
     }
 
 

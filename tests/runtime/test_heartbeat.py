@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
+from mbrl_async.runtime.concurrent import GRACE_SECONDS, Concurrent
 from mbrl_async.runtime.heartbeat import SilentWorkerError
 from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
-from mbrl_async.runtime.threads import GRACE_SECONDS, Threads
+from mbrl_async.runtime.threads import Threads
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.types import Clock, StepReport
 from tests.runtime.fakes import Recorder, Wires, fake_makers
@@ -77,7 +78,7 @@ def test_without_a_limit_nobody_hangs():
 
 
 def test_a_thread_that_dies_without_a_word_fails_the_run(monkeypatch):
-    work = Threads._work
+    work = Concurrent._work
 
     def die(self, name, make, gate, clock, made):
         if name == LEARN_MODEL:
@@ -85,7 +86,7 @@ def test_a_thread_that_dies_without_a_word_fails_the_run(monkeypatch):
         else:
             work(self, name, make, gate, clock, made)
 
-    monkeypatch.setattr(Threads, "_work", die)
+    monkeypatch.setattr(Concurrent, "_work", die)
     summary = run()
     assert summary.failure is not None
     assert summary.failure.worker == LEARN_MODEL

@@ -76,7 +76,7 @@ def test_a_replay_is_the_recorded_run(replay, backend, schedule):
         assert newest_again is not None
         assert newest.version == newest_again.version
         assert all(torch.equal(newest.parameters[name], newest_again.parameters[name]) for name in newest.parameters)
-    assert sorted(again.closed) == sorted(WORKERS)
+    assert sorted(again.closed.history) == sorted(WORKERS)
 
 
 @pytest.mark.parametrize("schedule", ["async", "sync"])

@@ -1,5 +1,6 @@
 """All figures: `python -m benchmarks`; in under a minute, with fewer repetitions: `python -m benchmarks --quick`.
 
+What keeping and recording cost, in real time, is measured only if it is named: `python -m benchmarks keeping`.
 Beside mbrl-lib, if a folder holds it: `python -m benchmarks --mbrl-lib FOLDER` (see `benchmarks/mbrl_lib.py`).
 """
 
@@ -15,12 +16,24 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from benchmarks import checkpoint, collection, dynamics, mbrl_lib, meta_update, policy_step, tracking, whole_run
+from benchmarks import (
+    checkpoint,
+    collection,
+    dynamics,
+    keeping,
+    mbrl_lib,
+    meta_update,
+    policy_step,
+    tracking,
+    whole_run,
+)
 from benchmarks.measurement import Measurement
 from benchmarks.report import machine, table, write_json
 from mbrl_async.tracking.environment import describe_environment
 
-PARTS = ("whole_run", "dynamics", "policy_step", "meta_update", "collection", "tracking", "checkpoint", "peer")
+USUAL = ("whole_run", "dynamics", "policy_step", "meta_update", "collection", "tracking", "checkpoint")
+PARTS = (*USUAL, "keeping", "peer")
+KEPT_TRAJECTORIES = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,8 @@ class Effort:
     many_rollouts: Sequence[int]
     """Imagined at once, besides the paper's 50."""
     logging_seconds: float
+    pairs: int
+    """Of real-time runs, with checkpoints and without."""
 
 
 FULL = Effort(
@@ -46,8 +61,18 @@ FULL = Effort(
     threads=sorted({1, torch.get_num_threads()}),
     many_rollouts=(250, 1000),
     logging_seconds=20.0,
+    pairs=3,
 )
-QUICK = Effort(repetitions=1, starts=1, trajectories=2, pace=0.25, threads=(1,), many_rollouts=(), logging_seconds=5.0)
+QUICK = Effort(
+    repetitions=1,
+    starts=1,
+    trajectories=2,
+    pace=0.25,
+    threads=(1,),
+    many_rollouts=(),
+    logging_seconds=5.0,
+    pairs=1,
+)
 
 
 def main() -> None:
@@ -70,7 +95,9 @@ def main() -> None:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; refuses, with the usage, what it does not know."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what the README reports.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all but keeping if none is named"
+    )
     parser.add_argument("--quick", action="store_true", help="in under a minute: fewer repetitions, one torch thread")
     parser.add_argument("--mbrl-lib", type=Path, metavar="FOLDER", help="where mbrl-lib is, for the part peer")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
@@ -91,10 +118,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _parts(arguments: argparse.Namespace) -> Sequence[str]:
-    """Those that were named; else all that can be measured."""
+    """Those that were named; else all that can be measured in a few minutes."""
     if arguments.parts:
         return list(arguments.parts)
-    return PARTS if arguments.mbrl_lib is not None else PARTS[:-1]
+    return (*USUAL, "peer") if arguments.mbrl_lib is not None else USUAL
 
 
 def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[Measurement]]]:
@@ -120,6 +147,11 @@ def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[M
         yield f"tracking, {effort.logging_seconds:g} s", tracking.measure(effort.logging_seconds)
     if "checkpoint" in parts:
         yield "checkpoints, HalfCheetah, full buffer", checkpoint.measure(effort.repetitions)
+    if "keeping" in parts:
+        title = (
+            f"checkpoints and recording in real time, {effort.pairs} x 2 + 1 runs of {KEPT_TRAJECTORIES} trajectories"
+        )
+        yield title, keeping.measure(effort.pairs, KEPT_TRAJECTORIES)
     if "peer" in parts:
         rollouts = (policy_step.ROLLOUTS, *effort.many_rollouts)
         rows = (mbrl_lib.measure(threads, effort.repetitions, rollouts) for threads in effort.threads)

@@ -90,7 +90,7 @@ def test_the_command_line(tmp_path):
         (
             ["dynamic"],
             "there is no part dynamic: choose from whole_run, dynamics, policy_step, meta_update, collection, "
-            "tracking, checkpoint, peer",
+            "tracking, checkpoint, keeping, peer",
         ),
         (["peer"], "say where it is, --mbrl-lib FOLDER"),
         (["--mbrl-lib", "/nowhere"], "pip install --no-deps --target /nowhere mbrl==0.2.0"),

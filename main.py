@@ -28,7 +28,7 @@ def run(cfg: DictConfig) -> float:
     from mbrl_async.config import ConfigError
     from mbrl_async.job import Job, run_job
     from mbrl_async.replay import run_replay
-    from mbrl_async.resume import resumed
+    from mbrl_async.resume import resumed, use_folder_of
     from mbrl_async.sweeps.job import run_job_of_sweep
     from mbrl_async.tracking.store import TrackingError
 
@@ -50,7 +50,11 @@ def run(cfg: DictConfig) -> float:
     try:
         if "replay" in cfg:
             return run_replay(job)
-        return run_job(job if cfg.resume is None else resumed(job))
+        if cfg.resume is None:
+            return run_job(job)
+        before = resumed(job)
+        use_folder_of(before, job.output)
+        return run_job(before)
     except (ConfigError, TrackingError, CheckpointError) as error:
         raise SystemExit(_refuse(str(error))) from None  # keeps Hydra from adding words of its own
 

@@ -1,5 +1,6 @@
 """All figures: `python -m benchmarks`; in under a minute, with fewer repetitions: `python -m benchmarks --quick`.
 
+What keeping and recording cost, in real time, is measured only if it is named: `python -m benchmarks keeping`.
 Beside mbrl-lib, if a folder holds it: `python -m benchmarks --mbrl-lib FOLDER` (see `benchmarks/mbrl_lib.py`).
 """
 
@@ -20,6 +21,7 @@ from benchmarks import (
     checkpoint,
     collection,
     dynamics,
+    keeping,
     mbrl_lib,
     meta_update,
     policy_step,
@@ -33,6 +35,7 @@ from mbrl_async.tracking.environment import describe_environment
 PARTS = (
     "whole_run",
     "backends",
+    "keeping",
     "dynamics",
     "policy_step",
     "meta_update",
@@ -41,6 +44,9 @@ PARTS = (
     "checkpoint",
     "peer",
 )
+MANY_MINUTES = {"backends", "keeping"}
+"""What compares runs in real time."""
+KEPT_TRAJECTORIES = 5
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Effort:
     logging_seconds: float
     backend_seconds: float
     """Of each of the four runs that compare backends."""
+    pairs: int
+    """Of real-time runs, with checkpoints and without."""
 
 
 FULL = Effort(
@@ -69,6 +77,7 @@ FULL = Effort(
     many_rollouts=(250, 1000),
     logging_seconds=20.0,
     backend_seconds=60.0,
+    pairs=3,
 )
 QUICK = Effort(
     repetitions=1,
@@ -79,6 +88,7 @@ QUICK = Effort(
     many_rollouts=(),
     logging_seconds=5.0,
     backend_seconds=15.0,
+    pairs=1,
 )
 
 
@@ -123,11 +133,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _parts(arguments: argparse.Namespace) -> Sequence[str]:
-    """Those that were named; else all that can be measured, in a quick round without what takes real time."""
+    """Those that were named; else all that can be measured, in a quick round without what takes many minutes."""
     if arguments.parts:
         return list(arguments.parts)
     left_out = {"peer"} if arguments.mbrl_lib is None else set()
-    return [part for part in PARTS if part not in left_out | ({"backends"} if arguments.quick else set())]
+    return [part for part in PARTS if part not in left_out | (MANY_MINUTES if arguments.quick else set())]
 
 
 def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[Measurement]]]:
@@ -156,6 +166,11 @@ def measured(parts: Sequence[str], effort: Effort) -> Iterator[tuple[str, list[M
         yield f"tracking, {effort.logging_seconds:g} s", tracking.measure(effort.logging_seconds)
     if "checkpoint" in parts:
         yield "checkpoints, HalfCheetah, full buffer", checkpoint.measure(effort.repetitions)
+    if "keeping" in parts:
+        title = (
+            f"checkpoints and recording in real time, {effort.pairs} x 2 + 1 runs of {KEPT_TRAJECTORIES} trajectories"
+        )
+        yield title, keeping.measure(effort.pairs, KEPT_TRAJECTORIES)
     if "peer" in parts:
         rollouts = (policy_step.ROLLOUTS, *effort.many_rollouts)
         rows = (mbrl_lib.measure(threads, effort.repetitions, rollouts) for threads in effort.threads)

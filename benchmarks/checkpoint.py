@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from hydra import compose, initialize_config_dir
@@ -39,12 +43,37 @@ def measure(repetitions: int) -> list[Measurement]:
             journal.append(encode({key: value for key, value in collector.state_dict().items() if key != INPUTS}))
 
         copy, write, entry = median_seconds(repetitions, learner.state_dict, lambda: folder.save(saved), append)
+        stops = [longest_stop(lambda: folder.save(saved)) for _ in range(repetitions)]
         journal.close()
     return [
         Measurement("a snapshot: copy the model learner's state, in its thread", 1000 * copy, "ms", 1),
         Measurement("a snapshot: write it, in the background", 1000 * write, "ms", 1),
+        Measurement(
+            "a snapshot: the longest that writing it keeps another thread waiting", 1000 * median(stops), "ms", 1
+        ),
         Measurement("the journal: add a trajectory, between two of them", 1000 * entry, "ms", 1),
     ]
+
+
+def longest_stop(action: Callable[[], object]) -> float:
+    """Seconds that a thread which wakes every millisecond wakes too late, at most, while this one does the action."""
+    over, latest = threading.Event(), [0.0]
+
+    def watch() -> None:
+        due = time.perf_counter()
+        while not over.is_set():
+            due = max(due, time.perf_counter()) + 0.001
+            time.sleep(max(0.0, due - time.perf_counter()))
+            latest[0] = max(latest[0], time.perf_counter() - due)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        action()
+    finally:
+        over.set()
+        watcher.join()
+    return latest[0]
 
 
 def _workers_with_data(experiment: Experiment) -> dict[str, Worker]:

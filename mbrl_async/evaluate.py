@@ -141,7 +141,8 @@ def _artifacts(client: MlflowClient, run_id: str) -> list[str]:
 
 def _require_trusted(cfg: DictConfig, trust: bool) -> None:
     """A configuration names classes: those of others are imported only if the user says so."""
-    named = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["env", "policy"]))
+    # Resolved, as it will be built: an interpolation could bring a class from anywhere.
+    named = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("env", "policy") if name in cfg}
     foreign = [target for _, target in foreign_targets(named)]
     if foreign and not trust:
         raise ConfigError(

@@ -96,7 +96,7 @@ def run_job(job: Job) -> float:
         TrackingError: MLflow cannot be used as configured; nothing was started.
         WorkerFailedError: a worker raised; the MLflow run is FAILED.
         KeyboardInterrupt: the run was interrupted, and all it has is saved; the MLflow run is KILLED, or FINISHED if
-            it had reached its stop rule by then.
+            it had reached its stop rule by then. After a second interruption only checkpoints are saved.
     """
     if job.cfg.resume is not None:  # what goes on has its stored configuration, in which nothing is resumed
         raise ConfigError(f"resume={job.cfg.resume} goes on with one run: start it without -m.")
@@ -178,6 +178,9 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
         write_results(job.output, experiment.channels, summary)
         run.log_artifacts(job.output, patience=ARTIFACT_SECONDS[summary.ending], without=(CHECKPOINT,))
         ending = summary.ending
+    except KeyboardInterrupt:  # the second signal: what the journal has is all that remains, and nobody waits for long
+        ending = Ending.KILLED
+        raise
     finally:
         delivered = run.finish(STATUS[ending])
     figures = _draw(job, client, run) if delivered and not stop.interrupted else []

@@ -19,7 +19,7 @@ from mbrl_async.commands import CONFIG_DIRECTORY
 from mbrl_async.config import ConfigError
 from mbrl_async.refusals import explain
 from mbrl_async.tracking.errors import reason
-from mbrl_async.trust import foreign_targets
+from mbrl_async.trust import require_trusted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -104,7 +104,7 @@ def compose_again(recorded: RecordedRun, overrides: Sequence[str]) -> tuple[Dict
     before, _ = _compose(recorded.overrides, [])
     after, choices = _compose(recorded.overrides, overrides)
     config = _on_top(recorded.config, before, after)
-    _require_trusted(config, overrides)
+    require_trusted(config, overrides)
     return OmegaConf.create(config), choices
 
 
@@ -143,16 +143,6 @@ def _without_orphan(overrides: Sequence[str], error: HydraException) -> list[str
     """The overrides but those of the key that Hydra does not find."""
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     return [each for each in overrides if unknown is None or not each.startswith(f"{unknown[1]}=")]
-
-
-def _require_trusted(config: Any, overrides: Sequence[str]) -> None:
-    """Foreign code is executed only if the user names it, too."""
-    for key, target in foreign_targets(config):
-        if f"{key}={target}" not in overrides:
-            raise ConfigError(
-                f"{key}={target} comes from the recorded run and would execute code that is not this program's: "
-                "if you trust it, repeat this setting as an override."
-            )
 
 
 def _on_top(stored: Any, before: Any, after: Any) -> Any:

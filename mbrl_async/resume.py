@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from mbrl_async.config import ConfigError
 from mbrl_async.job import CHECKPOINT, IDENTITY_FILE, OUTPUT_TAG, Job
 from mbrl_async.tracking.store import open_store
+from mbrl_async.trust import foreign_settings, require_trusted
 
 MAY_CHANGE = ("stop.", "checkpoint.", "tracking.uri", "resume")
 """Beginnings of the settings that a resumed run may have different from before: none alters what its workers do."""
+
+
+HYDRA_FOLDER, LOG_FILE = ".hydra", "main.log"
+"""What Hydra puts into the folder of every run."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +38,18 @@ def resumed(job: Job) -> Job:
     """The job that goes on with the run which `resume` names, by its stored configuration.
 
     Raises:
-        ConfigError: there is no such run, or a setting is changed that cannot be.
+        ConfigError: there is no such run, a setting is changed that cannot be, or the stored configuration would
+            execute foreign code.
         TrackingError: MLflow cannot be used as configured.
     """
-    _require_honourable(job.overrides)
     output = _output(job.cfg)
     identity = _identity(output)
     cfg = OmegaConf.load(output / "config.yaml")
     assert isinstance(cfg, DictConfig), "it was written by a job"
+    config = OmegaConf.to_container(cfg)
+    trusted = [override for override in job.overrides if override.lstrip("+") in set(foreign_settings(config))]
+    _require_honourable([override for override in job.overrides if override not in trusted])
+    require_trusted(config, trusted)
     cfg.tracking.uri = identity.tracking_uri  # absolute, wherever this process was started
     changes = [override for override in job.overrides if not override.startswith("resume=")]
     for change in changes:
@@ -48,6 +59,26 @@ def resumed(job: Job) -> Job:
     before = (output / "overrides.txt").read_text().splitlines()
     unchanged = [override for override in before if _key(override) not in changed]
     return Job(cfg, [*unchanged, *changes], identity.choices, output, resumed=identity.run_id, changes=changes)
+
+
+def use_folder_of(job: Job, unused: Path) -> None:
+    """Let the log go on in the folder of `job`, and take back the folder that Hydra made for a new run.
+
+    Only Hydra's own files are removed, and folders that are empty then.
+    """
+    if unused.resolve() == job.output.resolve():
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == unused.resolve():
+            handler.close()  # opens the file of its new name with the next line
+            written, handler.baseFilename = Path(handler.baseFilename), str(job.output.resolve() / LOG_FILE)
+            if written.exists() and written.stat().st_size == 0:
+                written.unlink()
+    for name in ("config", "hydra", "overrides"):
+        (unused / HYDRA_FOLDER / f"{name}.yaml").unlink(missing_ok=True)
+    for folder in (unused / HYDRA_FOLDER, unused, unused.parent):
+        with suppress(OSError):  # it is not there, or something else is in it
+            folder.rmdir()
 
 
 def _require_honourable(overrides: Sequence[str]) -> None:

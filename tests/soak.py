@@ -1,5 +1,7 @@
 """Kill a run again and again and count what is lost: `python -m tests.soak` (50 times), `--kills 5 --seed 3`.
 
+In pieces: `--folder FOLDER --seconds 150` stops in time, and goes on there if it is started again.
+
 A small asynchronous run, on threads or with `--backend processes`, is killed with SIGKILL at random moments and resumed
 each time. The task itself witnesses in a file of its own which trajectories it began; everything but the one in flight
 has to be in the journal. At the end, the run has to be a whole one: trace, trajectories and curves without a gap, a
@@ -14,6 +16,8 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,9 +36,12 @@ from mbrl_async.types import FloatArray
 from tests.small import SMALL, composed
 
 CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async"}
+TASK = "env._target_=tests.soak.WitnessedTask"
 HORIZON = 20
 LONGEST_LIFE = 3.0
 """Seconds from the first new step of a process to its death, at most."""
+PRELOADED = ["mbrl_async.resume", "tests.small"]
+"""What all processes need, imported once."""
 PATIENCE = 120.0
 """Seconds for a process to do its first new step."""
 
@@ -62,7 +69,7 @@ class WitnessedTask(LinearQuadratic):
 def overrides(directory: Path, backend: str) -> list[str]:
     return [
         *(override for override in SMALL if not override.startswith("stop.")),
-        "env._target_=tests.soak.WitnessedTask",
+        TASK,
         f"+env.witness={directory / 'witness'}",
         *(f"backend={backend}", "pace.factor=0.2", "stop.trajectories=1000000"),
         *("checkpoint.every_trajectories=3", f"tracking.uri=sqlite:///{directory / 'mlflow.db'}"),
@@ -73,7 +80,7 @@ def live(directory: Path, backend: str, changes: list[str]) -> None:
     """One process: the first one starts the run, every other one resumes it."""
     output = directory / "run"
     if (output / CHECKPOINT / "run.json").exists():
-        arguments = [f"resume={output}", *changes]
+        arguments = [f"resume={output}", TASK, *changes]  # the task is not this program's: it has to be said again
         run_job(resumed(Job(composed(*arguments), arguments, {}, output)))
     else:
         arguments = overrides(directory, backend)
@@ -135,22 +142,52 @@ def check_whole(directory: Path) -> None:
         assert values == [float(n + 1) for n in range(steps[worker])], f"{name} has a gap or a repetition"
 
 
+def losses(directory: Path) -> list[int]:
+    """What each kill so far has lost."""
+    tally = directory / "losses"
+    return [int(line) for line in tally.read_text().splitlines()] if tally.exists() else []
+
+
+def kill_until(directory: Path, backend: str, kills: int, seed: int, deadline: float) -> None:
+    """Kill until there were so many kills, or no time for another; all random moments follow from the seed."""
+    while (done := len(losses(directory))) < kills and time.monotonic() < deadline:
+        lost = kill_once(directory, backend, random.Random(f"{seed} {done}"))
+        with (directory / "losses").open("a") as tally:
+            tally.write(f"{lost}\n")
+        kept, total = journaled(directory), sum(losses(directory))
+        print(f"kill {done + 1}: {kept} trajectories kept, {total} lost in all", flush=True)  # noqa: T201
+
+
+@contextmanager
+def kept_folder(given: Path | None) -> Iterator[Path]:
+    """The given folder, or one that is removed at the end."""
+    if given is None:
+        with TemporaryDirectory() as name:
+            yield Path(name)
+    else:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given.resolve()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Kill a run again and again.")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backend", choices=("threads", "processes"), default="threads")
+    parser.add_argument("--folder", type=Path, help="where it is kept, to go on there; otherwise nothing is kept")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no other kill after so long")
     arguments = parser.parse_args()
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.soak"])  # imports once, not each time
-    chance, lost = random.Random(arguments.seed), 0
-    with TemporaryDirectory() as name:
-        directory = Path(name)
-        for kill in range(1, arguments.kills + 1):
-            lost += kill_once(directory, arguments.backend, chance)
-            print(f"kill {kill}: {journaled(directory)} trajectories kept, {lost} lost in all", flush=True)  # noqa: T201
+    deadline = time.monotonic() + arguments.seconds
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    with kept_folder(arguments.folder) as directory:
+        kill_until(directory, arguments.backend, arguments.kills, arguments.seed, deadline)
+        killed, lost = len(losses(directory)), sum(losses(directory))
+        if killed < arguments.kills:
+            print(f"{killed} of {arguments.kills} kills: the same command goes on.")  # noqa: T201
+            return 3
         live(directory, arguments.backend, [f"stop.trajectories={journaled(directory) + 3}"])
         check_whole(directory)
-    print(f"{arguments.kills} kills (seed {arguments.seed}): {lost} trajectories lost; the run is whole.")  # noqa: T201
+    print(f"{killed} kills (seed {arguments.seed}): {lost} trajectories lost; the run is whole.")  # noqa: T201
     return 1 if lost else 0
 
 

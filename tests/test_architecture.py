@@ -30,7 +30,7 @@ ARROWS = {
     "results": {"types", "wiring", "runtime"},
     "checkpoint": {"types", "priority", "runtime"},
     "job": {"types", "config", "experiment", "results", "runtime", "tracking", "analysis", "checkpoint"},
-    "resume": {"config", "job", "tracking"},
+    "resume": {"config", "job", "tracking", "trust"},
     "commands": {"config"},
     "trust": {"config"},
     "compare": {"config", "commands", "tracking", "analysis"},

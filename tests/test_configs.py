@@ -165,6 +165,13 @@ def test_the_help_lists_every_group_and_every_option():
         (("~algorithm.workers.collect",), r"algorithm\.workers=\['improve_policy', 'learn_model'\] .* name collect"),
         (("+algorithm.workers.dream=1",), r"algorithm\.workers=.*dream.* cannot be used: name collect"),
         (("~algorithm.workers.learn_model",), r"improve_policy asks for models, but .* no learn_model: add it"),
+        (
+            (
+                *("algorithm=trpo", "schedule=sync"),
+                "+algorithm.workers.learn_model._target_=mbrl_async.workers.model_learner.ModelLearner",
+            ),
+            r"improve_policy asks for trajectories, but they go to learn_model, each once: let one of the two learn",
+        ),
         (("~algorithm.workers.improve_policy",), r"collect asks for policies, but .* no improve_policy: add it"),
         (("schedule.cycle=[{collect: 1}, {learn_model: 1}]",), r"never lets improve_policy work.*improve_policy: 10"),
     ],

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
@@ -18,8 +21,9 @@ from mbrl_async.checkpoint.codec import CheckpointError
 from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.checkpoint.lock import LOCK_FILE
 from mbrl_async.config import ConfigError
+from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.job import CHECKPOINT, Job, WorkerFailedError, run_job
-from mbrl_async.resume import resumed
+from mbrl_async.resume import resumed, use_folder_of
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.runtime.trace import read_trace
 from tests.recordings import no_figures
@@ -43,12 +47,27 @@ def uri(client: MlflowClient) -> str:
     return f"tracking.uri={client.tracking_uri}"
 
 
+@contextmanager
+def snapshots_at_once() -> Iterator[None]:
+    """Written where they are taken: how many the background writes depends on how fast the machine is."""
+    save = RunKeeper.save
+
+    def save_at_once(keeper: RunKeeper, snapshot: Snapshot) -> None:
+        save(keeper, snapshot)
+        keeper._save_what_waits()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunKeeper, "save", save_at_once)
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A run that nothing happened to; whoever wants to change its files takes a copy."""
     overrides = (*SMALL, uri, *ASYNC)
     job = Job(composed(*overrides), overrides, CHOICES, tmp_path_factory.mktemp("whole"))
-    run_job(job)
+    with snapshots_at_once():
+        run_job(job)
     return job
 
 
@@ -174,10 +193,41 @@ def test_a_failed_run_goes_on_from_its_last_step_and_a_finished_one_can_be_exten
 
 
 @pytest.mark.parametrize("override", ["seed=1", "schedule=sync", "dynamics.ensemble.members=4", "pace.factor=0.5"])
-def test_what_would_make_it_another_run_is_refused_by_name(tmp_path, uri, override):
-    overrides = (f"resume={tmp_path}", uri, override)
+def test_what_would_make_it_another_run_is_refused_by_name(whole, resume, override):
     with pytest.raises(ConfigError, match=f"^{override} cannot be changed in a resumed run"):
-        resumed(Job(composed(*overrides), overrides, {}, tmp_path))
+        resume(whole.output, override)
+
+
+@pytest.fixture
+def with_foreign_task(whole: Job, tmp_path: Path) -> tuple[Path, str]:
+    """A finished run whose stored configuration names code of another package, and that setting."""
+    copy = tmp_path / "foreign"
+    shutil.copytree(whole.output, copy)
+    cfg = OmegaConf.load(copy / "config.yaml")
+    cfg.env._target_ = "tests.test_resume.ForeignTask"
+    OmegaConf.save(cfg, copy / "config.yaml")
+    return copy, f"env._target_={cfg.env._target_}"
+
+
+class ForeignTask(LinearQuadratic):
+    """Not this program's."""
+
+
+def test_a_stored_configuration_cannot_choose_what_is_executed(with_foreign_task, resume):
+    folder, setting = with_foreign_task
+    with pytest.raises(ConfigError, match=rf"^{setting} comes from the recorded run .* repeat this setting"):
+        resume(folder, "stop.trajectories=6")
+    with pytest.raises(ConfigError, match=r"^env\._target_=another\.Task cannot be changed in a resumed run"):
+        resume(folder, "stop.trajectories=6", "env._target_=another.Task")
+
+
+@pytest.mark.parametrize("prefix", ["", "++"])
+def test_what_the_user_repeats_is_trusted(with_foreign_task, uri, prefix):
+    folder, setting = with_foreign_task
+    overrides = (f"resume={folder}", uri, f"{prefix}{setting}", "stop.trajectories=6")
+    job = resumed(Job(composed(*overrides), overrides, {}, Path("unused")))
+    assert f"env._target_={job.cfg.env._target_}" == setting
+    assert job.cfg.stop.trajectories == 6
 
 
 def test_a_second_process_on_the_same_run_is_refused(whole, resume):
@@ -188,22 +238,10 @@ def test_a_second_process_on_the_same_run_is_refused(whole, resume):
         resume(whole.output, "stop.trajectories=8")
 
 
-@pytest.fixture
-def _snapshots_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written where they are taken: how many the background writes depends on how fast the machine is."""
-    save = RunKeeper.save
-
-    def save_at_once(keeper: RunKeeper, snapshot: Snapshot) -> None:
-        save(keeper, snapshot)
-        keeper._save_what_waits()
-
-    monkeypatch.setattr(RunKeeper, "save", save_at_once)
-
-
-@pytest.mark.usefixtures("_snapshots_at_once")
 def test_damaged_snapshots_are_refused_by_name_and_not_needed(job, whole, resume, client, caplog):
     damaged = job("damaged", *ASYNC)
-    run_job(damaged)
+    with snapshots_at_once():
+        run_job(damaged)
     cut_off(damaged, client, 0.9)
     newest, older = sorted((damaged.output / CHECKPOINT / "snapshots").iterdir(), reverse=True)
     altered, missing = newest / "learn_model.safetensors", older / "channels.safetensors"
@@ -238,6 +276,34 @@ def test_nothing_is_kept_whose_loading_could_execute_code(whole):
     files = {path.name for path in (whole.output / CHECKPOINT).rglob("*") if path.is_file()}
     assert {Path(name).suffix for name in files} == {"", ".json", ".safetensors"}
     assert {name for name in files if not Path(name).suffix} == {"journal", "lock"}
+
+
+def test_hydras_folder_for_a_new_run_is_taken_back_and_the_log_goes_on_in_the_runs_own(job, tmp_path):
+    resumed_job, unused = job("run"), tmp_path / "outputs" / "day" / "new"
+    for folder in (unused, resumed_job.output):
+        (folder / ".hydra").mkdir(parents=True)
+        for name in ("config", "hydra", "overrides"):
+            (folder / ".hydra" / f"{name}.yaml").touch()
+    (resumed_job.output / "main.log").write_text("before\n")
+    handler = logging.FileHandler(unused / "main.log")
+    logging.getLogger().addHandler(handler)
+    try:
+        use_folder_of(resumed_job, resumed_job.output)  # hydra.run.dir was the run's own
+        assert (resumed_job.output / ".hydra" / "config.yaml").exists()
+        use_folder_of(resumed_job, unused)
+        logging.getLogger("mbrl_async").warning("after")
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    assert list((tmp_path / "outputs").iterdir()) == [], "the folder of the day was empty, too"
+    assert (resumed_job.output / "main.log").read_text() == "before\nafter\n"
+
+
+def test_what_else_is_in_hydras_folder_stays(job, tmp_path):
+    (tmp_path / "mine" / ".hydra").mkdir(parents=True)
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    use_folder_of(job("run"), tmp_path / "mine")
+    assert [each.name for each in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_a_sweep_resumes_nothing(job):

@@ -36,3 +36,13 @@ def test_pinned_versions_lie_within_the_declared_ranges():
     assert pins.keys() == ranges.keys()
     for name, version in pins.items():
         assert ranges[name].contains(version), f"{name}=={version} is outside {ranges[name]}"
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_documents_refer_to_tests_that_exist(document):
+    text = document.read_text()
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", text))
+    assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    names = set(re.findall(r"`(test_\w+)`", text))
+    assert [name for name in sorted(names) if f"def {name}(" not in tests] == []

@@ -6,14 +6,32 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from mbrl_async.types import State
 
 HEADER_LENGTH = 8
 """Bytes of the number that a safetensors file begins with: the length of its JSON header."""
+
+ALIGNMENT = 8
+"""Bytes of which that header is a multiple."""
+
+TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What such a file calls them."""
 
 
 class CheckpointError(Exception):
@@ -22,8 +40,27 @@ class CheckpointError(Exception):
 
 def encode(state: State) -> bytes:
     """The state as a safetensors file: a tensor is named by its path as JSON, the rest is one JSON text beside them."""
-    tensors = {json.dumps(path): tensor.contiguous() for path, tensor in _tensors(state, [])}
-    return save(tensors, metadata={"rest": json.dumps(_without_tensors(state))})
+    return b"".join(encoded(state))
+
+
+def encoded(state: State) -> Iterator[bytes | memoryview]:
+    """The same file in pieces, of which those of tensors are no copies.
+
+    The library's own `save` copies everything twice and lets no other thread of Python run meanwhile: for the paper's
+    model learner, 47 MB, some 50 ms in which the collector would be late.
+    """
+    tensors = {json.dumps(path): tensor.detach().cpu().contiguous() for path, tensor in _tensors(state, [])}
+    tensors = dict(sorted(tensors.items(), key=lambda named: -named[1].element_size()))  # so all are aligned
+    header: dict[str, Any] = {"__metadata__": {"rest": json.dumps(_without_tensors(state))}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    yield len(text).to_bytes(HEADER_LENGTH, "little") + text
+    for tensor in tensors.values():
+        yield tensor.flatten().view(torch.uint8).numpy().data
 
 
 def decode(data: bytes) -> State:

@@ -31,6 +31,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._lock = threading.Lock()
         self._unwritten = bytearray()
         self._failing = False
@@ -54,10 +55,16 @@ class Journal:
             self._note(error)
 
     def close(self) -> None:
-        """Bring everything onto the disk; nothing follows."""
+        """Bring everything onto the disk; nothing follows. Says what the disk did not take."""
         self.sync()
         with self._lock:
             os.close(self._file)
+            if self._unwritten:
+                log.error(
+                    "%s lacks the last %d bytes, which the disk did not take: a resumed run does not know those steps.",
+                    self._path,
+                    len(self._unwritten),
+                )
 
     def _write(self, data: bytes) -> None:
         with self._lock:

@@ -77,7 +77,7 @@ class RunKeeper:
         self._now = now
         self._snapshots = SnapshotFolder(directory / SNAPSHOTS_FOLDER, keep)
         self._journal = Journal(directory / JOURNAL_FILE)
-        self.past = self._load(directory / JOURNAL_FILE)
+        self.past: Past = self._load(directory / JOURNAL_FILE)
         self._trajectories = self.past.entries[-1].books.counters.trajectories if self.past.entries else 0
         self._time = now()
         self._unsaved: SavedSnapshot | None = None
@@ -88,6 +88,7 @@ class RunKeeper:
 
     def append(self, entry: Entry) -> None:
         """See `Keeper`. The entry survives the process when this returns."""
+        self.past = Past()  # whoever adds to it has taken it up; some 5 kB a step need not stay for hours
         self._journal.append(encode(entry.state_dict()))
 
     def should_snapshot(self, counters: Counters) -> bool:

@@ -7,11 +7,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mbrl_async.checkpoint.codec import CheckpointError, decode, encode
+from mbrl_async.checkpoint.codec import CheckpointError, decode, encoded
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.types import State
 
@@ -83,19 +83,22 @@ class SnapshotFolder:
 
 def _write_all(folder: Path, saved: SavedSnapshot) -> None:
     states: Mapping[str, State] = {**saved.snapshot.workers, CHANNELS: saved.channels}
-    hashes = {f"{name}{SUFFIX}": _write(folder / f"{name}{SUFFIX}", encode(state)) for name, state in states.items()}
+    hashes = {f"{name}{SUFFIX}": _write(folder / f"{name}{SUFFIX}", encoded(state)) for name, state in states.items()}
     manifest = {"position": saved.snapshot.position, "in_flight": dict(saved.snapshot.in_flight), "sha256": hashes}
-    _write(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
+    _write(folder / MANIFEST, [json.dumps(manifest, indent=2).encode()])
     _sync_directory(folder)
 
 
-def _write(path: Path, data: bytes) -> str:
-    """Write a file onto the disk; returns its hash."""
+def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
+    """Write a file onto the disk, piece by piece, so that other threads run meanwhile; returns its hash."""
+    fingerprint = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(data)
+        for piece in pieces:
+            fingerprint.update(piece)
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-    return hashlib.sha256(data).hexdigest()
+    return fingerprint.hexdigest()
 
 
 def _sync_directory(path: Path) -> None:

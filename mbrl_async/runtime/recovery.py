@@ -95,7 +95,7 @@ class Keeper(Protocol):
 
     @property
     def past(self) -> Past:
-        """What was kept before this run began; empty for a new one."""
+        """What was kept before this run began; empty for a new one, and when the first step is appended."""
 
     def append(self, entry: Entry) -> None:
         """Add a step to the journal."""

@@ -76,7 +76,7 @@ class Simulated:
         clock = VirtualClock(stop, self._costs[COLLECT])
         state = RunState(makers, schedule, rule, stop, observer, keeper)
         simulation = _Simulation(clock, state, stop, rule, self._torch_threads, self._costs)
-        simulation.run(makers, keeper.past)
+        simulation.run(makers, keeper)
         return state.summary(simulation.now)
 
 
@@ -108,12 +108,12 @@ class _Simulation:
         self._in_flight: dict[str, _StepInFlight] = {}
         self.now = 0.0
 
-    def run(self, makers: Mapping[str, WorkerMaker], past: Past) -> None:
+    def run(self, makers: Mapping[str, WorkerMaker], keeper: Keeper) -> None:
         """Until the run's end is requested."""
         for name, make in makers.items():
             self._attempt(name, self._make, make)
         if self._stop.ending is None:
-            self._resume(past)
+            self._resume(keeper.past)
         while self._stop.ending is None:
             self._begin_what_is_allowed()
             self._keep_wanted_states()

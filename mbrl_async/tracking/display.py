@@ -17,7 +17,7 @@ from mbrl_async.tracking.progress import Limits, Progress, RemainingTime
 from mbrl_async.tracking.views import live_view, plain_line, summary_view
 from mbrl_async.types import Metrics
 
-FRAMES_PER_SECOND = 2
+FRAMES_PER_SECOND = 1
 """Drawing one takes some 5 ms of Python, in which a control step may have to wait."""
 
 LINE_SECONDS = 5.0

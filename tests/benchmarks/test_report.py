@@ -89,7 +89,7 @@ def test_the_command_line(tmp_path):
     [
         (
             ["dynamic"],
-            "there is no part dynamic: choose from whole_run, backends, dynamics, policy_step, meta_update, "
+            "there is no part dynamic: choose from whole_run, backends, keeping, dynamics, policy_step, meta_update, "
             "collection, tracking, checkpoint, peer",
         ),
         (["peer"], "say where it is, --mbrl-lib FOLDER"),

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from mbrl_async.checkpoint import journal as journal_module
-from mbrl_async.checkpoint.codec import CheckpointError, decode, encode
+from mbrl_async.checkpoint.codec import TYPES, CheckpointError, decode, encode
 from mbrl_async.checkpoint.journal import Journal, entries, whole_length
 from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.checkpoint.snapshots import SavedSnapshot, SnapshotFolder
-from mbrl_async.runtime.recovery import Snapshot
-from mbrl_async.runtime.trace import Counters
+from mbrl_async.runtime.recovery import Books, Entry, Past, Snapshot
+from mbrl_async.runtime.trace import Counters, StepRecord
 from tests.runtime.fakes import Wires
 
 STATE = {
@@ -37,6 +38,22 @@ def test_a_state_comes_back_to_the_last_bit():
     assert back["average"] != back["average"]
     for name in ("generator", "loss", "nothing", "empty", "list"):
         assert back[name] == STATE[name]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_a_state_is_a_safetensors_file_whatever_its_tensors_are(dtype):
+    tensors = {
+        "odd": torch.tensor([True, False, True]),  # whose length is no multiple of what follows
+        "matrix": torch.arange(6).reshape(2, 3).to(dtype).T,  # not contiguous
+        "number": torch.tensor(1, dtype=dtype),
+        "empty": torch.zeros(0, 4, dtype=dtype),
+    }
+    read = safetensors.torch.load(encode({"a": tensors, "b": 1}))
+    assert {name: tensor.tolist() for name, tensor in read.items()} == {
+        f'["a", "{name}"]': tensor.tolist() for name, tensor in tensors.items()
+    }
+    back = decode(encode({"a": tensors, "b": 1}))["a"]
+    assert all(back[name].dtype == tensor.dtype for name, tensor in tensors.items())
 
 
 @pytest.mark.parametrize("data", [b"", b"no state", encode(STATE)[:-1], encode(STATE)[:40]])
@@ -176,6 +193,26 @@ def test_a_snapshot_is_due_after_trajectories_or_seconds_whichever_comes_first(k
     due = [keeper.should_snapshot(Counters(trajectories=count)) for count in (1, 1, 1, 4, 4, 4, 4, 7)]
     # 10 s pass between two questions: after 30 s, after three more trajectories, after 30 s, after three more.
     assert due == [False, False, True, True, False, False, True, True]
+
+
+def test_the_past_is_let_go_when_the_run_goes_on(keeper):
+    entry = Entry(StepRecord("learn_model", 1, 0.0, 1.0, {}), {}, Books(Counters(), {}, {}, {}), None)
+    keeper.past = Past([entry])
+    keeper.append(entry)
+    assert keeper.past == Past()
+
+
+def test_a_journal_that_could_not_be_written_until_the_end_is_told(path, monkeypatch, caplog):
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.os, "write", fail)
+        journal.append(b"lost")
+        journal.close()
+    assert f"{path} lacks the last" in caplog.text
+    assert [len(entry) for entry in entries(path)] == [10] * 5
 
 
 def test_a_full_disk_gives_up_a_snapshot_says_so_once_and_keeps_the_older(keeper, tmp_path, monkeypatch, caplog):

@@ -11,7 +11,18 @@ from pydantic import NonNegativeFloat
 
 from mbrl_async.envs.task import Task
 from mbrl_async.runtime.channels import Stream, Versioned
-from mbrl_async.types import INPUTS, Clock, Metrics, Parameters, State, StepReport, Trajectory, require_finite
+from mbrl_async.types import (
+    INPUTS,
+    Clock,
+    FloatArray,
+    Metrics,
+    Parameters,
+    State,
+    StepReport,
+    TaskSpec,
+    Trajectory,
+    require_finite,
+)
 from mbrl_async.workers.acting import Actor
 from mbrl_async.workers.pacing import Pacer
 
@@ -66,13 +77,14 @@ class Collector:
 
         Raises:
             NonFiniteError: the return is not finite.
+            ValueError: the task gave an observation of another size than it says.
         """
         spec = self._task.spec
         observations = np.empty((spec.horizon + 1, spec.observation_size), np.float32)
         actions = np.empty((spec.horizon, spec.action_size), np.float32)
         rewards = np.empty(spec.horizon, np.float32)
         acting = np.empty(spec.horizon)  # seconds
-        observations[0] = self._task.reset(self._environment_generator)
+        observations[0] = _fitting(self._task.reset(self._environment_generator), spec)
         started = self._clock.now()
         pacer = Pacer(self._clock, self._control_period)
         length, terminated, truncated = 0, False, False
@@ -81,8 +93,9 @@ class Collector:
             with self._clock.computing():
                 actions[length] = self._actor.act(observations[length])
             acting[length] = self._clock.now() - began
-            observations[length + 1], rewards[length], terminated, truncated = self._task.step(actions[length])
+            observation, rewards[length], terminated, truncated = self._task.step(actions[length])
             length += 1
+            observations[length] = _fitting(observation, spec)
             pacer.wait()
         ((channel, version),) = self.pulled.items()
         trajectory = Trajectory(observations[: length + 1], actions[:length], rewards[:length], version, terminated)
@@ -144,6 +157,15 @@ class Collector:
         if self._control_period == 0:
             return self._clock.now() - started
         return trajectory.length * self._control_period
+
+
+def _fitting(observation: FloatArray, spec: TaskSpec) -> FloatArray:
+    """The observation, (O,): broadcasting would let one of another size pass."""
+    if observation.shape != (spec.observation_size,):
+        raise ValueError(
+            f"The task gave an observation of shape {observation.shape}: its spec says ({spec.observation_size},)."
+        )
+    return observation
 
 
 def _metrics(trajectory: Trajectory, pacer: Pacer) -> Metrics:

@@ -200,6 +200,18 @@ def test_the_collectors_metrics_describe_the_trajectory():
     assert report.metrics["lateness_max_ms"] == report.metrics["deadline_misses"] == 0.0
 
 
+@pytest.mark.parametrize("method", ["reset", "step"])
+def test_an_observation_of_another_size_is_refused_where_broadcasting_would_let_it_pass(method, monkeypatch):
+    bench = Bench()
+    short = np.zeros(1, np.float32)
+    result = short if method == "reset" else TaskStep(short, 0.0, False, False)
+    monkeypatch.setattr(LinearQuadratic, method, lambda *_: result)
+    bench.collector.pull()
+    with pytest.raises(ValueError, match=r"an observation of shape \(1,\): its spec says \(4,\)"):
+        bench.collector.step()
+    assert bench.trajectories.history == []
+
+
 def test_the_result_of_a_step_is_what_is_published():
     bench = Bench()
     trajectory = bench.collect()

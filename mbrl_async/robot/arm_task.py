@@ -144,6 +144,7 @@ class ArmTask(SimulatedTask):
 
     def close(self) -> None:
         """Stop the robot, and let it go."""
+        self._robot.stop()
         self._robot.close()
 
     def _observe(self) -> FloatArray:

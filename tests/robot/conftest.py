@@ -63,12 +63,14 @@ class FakeRobot(RealTime):
 
 
 class Served:
-    """A server in a thread; killed, it says nothing to anybody."""
+    """A server in a thread; ended, it says nothing to anybody. Its watchdog is patient, as tests may be slow."""
 
-    def __init__(self, keys: Path, address: str = "tcp://127.0.0.1:*") -> None:
+    def __init__(self, keys: Path, address: str = "tcp://127.0.0.1:*", watchdog_periods: int = 400) -> None:
         self.robot = FakeRobot()
         self._ended = threading.Event()
-        server = RobotServer(robot=self.robot, scene="reach", address=address, keys=keys, watchdog_periods=4)
+        server = RobotServer(
+            robot=self.robot, scene="reach", address=address, keys=keys, watchdog_periods=watchdog_periods
+        )
         self.address = server.address
         self._thread = threading.Thread(target=server.run, args=(self._ended.is_set,), daemon=True)
         self._thread.start()

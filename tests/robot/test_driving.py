@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mbrl_async.commands import command_settings
 from mbrl_async.config import ConfigError
 from mbrl_async.experiment import build_experiment
 from mbrl_async.robot.arm_task import ArmTask
 from mbrl_async.robot.interface import Robot, RobotError, RobotLostError
-from mbrl_async.robot.serve import main
+from mbrl_async.robot.serve import Settings, main, make_server
 from mbrl_async.runtime.channels import Stream
 from mbrl_async.runtime.clock import WallClock
 from mbrl_async.runtime.stop import Ending, StopSignal
@@ -263,3 +264,21 @@ def test_a_server_that_cannot_be_is_refused_in_a_sentence(arguments, sentence, c
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert main(arguments) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_robot_of_ones_own_is_served_and_driven_from_a_folder_of_ones_own(tmp_path, keys):
+    robots = tmp_path / "env" / "robot"
+    robots.mkdir(parents=True)
+    (robots / "mine.yaml").write_text("# Mine.\n_target_: tests.robot.conftest.FakeRobot\n")
+    (tmp_path / "env" / "pour.yaml").write_text("# Pour.\ndefaults: [base/arm@_here_, {robot: mine}, _self_]\n")
+    settings = ["env=pour", "robot=mine", f"config_dir={tmp_path}", f"keys={keys}", "address=tcp://127.0.0.1:*"]
+    server = make_server(command_settings("serve", settings, Settings))
+    ended = threading.Event()
+    thread = threading.Thread(target=server.run, args=(ended.is_set,), daemon=True)
+    thread.start()
+    client = client_of(server.address, keys, scene="pour")
+    client.reset(START, lambda: None)
+    assert client.state().positions.tolist() == START.tolist()
+    client.close()
+    ended.set()
+    thread.join(10)

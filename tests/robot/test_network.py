@@ -95,11 +95,15 @@ def test_a_start_that_is_not_reached_is_an_error(served, keys):
     impatient.close()
 
 
-def test_a_client_that_falls_silent_leaves_no_torque(served, client):
+def test_a_client_that_falls_silent_leaves_no_torque(keys):
+    served = Served(keys, watchdog_periods=2)
+    client = client_of(served.address, keys)
     client.reset(START, NOBODY)
     client.send(TORQUES)
-    assert served.robot.torques.any()
+    assert served.robot.sent[0].any()
     assert eventually(lambda: not served.robot.torques.any())
+    client.close()
+    served.end()
 
 
 def test_a_closed_client_leaves_no_torque(served, keys):
@@ -291,7 +295,7 @@ def test_a_late_reply_is_passed_over(keys):
     router.curve_server = True
     router.curve_publickey, router.curve_secretkey = key_pair(keys / "server.key_secret")
     router.bind("tcp://127.0.0.1:*")
-    client = client_of(router.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"), keys, timeout_seconds=0.3)
+    client = client_of(router.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0"), keys, timeout_seconds=1.0)
 
     def answer() -> None:
         identity, first = router.recv_multipart()

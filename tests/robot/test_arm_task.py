@@ -14,7 +14,7 @@ from mbrl_async.robot.arm import Arm, Scene
 from mbrl_async.robot.arm_task import ArmTask
 from mbrl_async.types import FloatArray
 from tests.robot.poses import posture_at, servo_torques
-from tests.small import composed
+from tests.small import CONFIG_DIRECTORY, composed
 
 SCENES: tuple[Scene, ...] = ("reach", "match", "stack")
 START_DISTANCES = {"reach": 61.0, "match": 4.5, "stack": 6.8}
@@ -170,3 +170,9 @@ def test_a_start_beyond_a_joints_range_is_refused():
     task = make("reach", "env.start_posture=[3,0,0,0,0,0,0]", NO_NOISE)
     with pytest.raises(ValueError, match=r"joint 0 moves from -0\.715 to 2\.285 rad"):
         task.reset(np.random.default_rng(0))
+
+
+def test_what_the_task_says_of_a_trajectory_is_documented():
+    document = (CONFIG_DIRECTORY.parent / "docs" / "metrics.md").read_text()
+    for name in make("reach").outcome_metrics(np.zeros((31, 23), np.float32)):
+        assert f"`collect/{name}`" in document

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mbrl_async.envs.task import Task
+from mbrl_async.envs.task import Task, outcome_metrics
 from mbrl_async.results import read_trajectories
-from mbrl_async.types import FloatArray, TaskSpec, TaskStep, Trajectory
+from mbrl_async.types import FloatArray, Metrics, TaskSpec, TaskStep, Trajectory
 
 
 class RecordedTask:
@@ -62,6 +62,10 @@ class RecordedTask:
     def termination(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor | None:
         """See `Task.termination`."""
         return self._task.termination(observations, actions, outcomes)
+
+    def outcome_metrics(self, observations: FloatArray) -> Metrics:
+        """See `Assessed`: what the task says of what was recorded."""
+        return outcome_metrics(self._task, observations)
 
     def close(self) -> None:
         """Close the task."""

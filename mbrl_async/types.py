@@ -68,6 +68,10 @@ class NonFiniteError(ValueError):
     """A loss, a return or a parameter is NaN or infinite."""
 
 
+class SystemLostError(Exception):
+    """The real system was lost in an episode, which therefore does not count; the next reset may find it again."""
+
+
 class Interrupted(Exception):  # noqa: N818  (it is no error)
     """The run is over: raised inside a worker's step, which is then dropped without a trace."""
 
@@ -81,7 +85,7 @@ class StepReport:
     env_steps: int = 0
     """Control steps of the real system."""
     collection_seconds: float = 0.0
-    """The least time in which the real system can make these steps: their control periods."""
+    """The least time in which the real system can make these steps: their control periods, and the resets."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,10 @@ class TaskSpec:
     """Whether equal generators and actions lead to equal observations: true of simulators, not of robots."""
     learned: tuple[Signal, ...] = ()
     """What only the real system can tell, so that a model has to learn it; E of them."""
+    reset_seconds: float = 0.0
+    """The least time that a reset takes: on the run's clock, but in no episode."""
+    real_time: bool = False
+    """Whether the system's time passes whatever the run's clock says: true of robots."""
 
 
 class TaskStep(NamedTuple):

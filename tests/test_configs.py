@@ -77,7 +77,29 @@ def test_every_file_of_the_papers_settings_is_used_by_some_choice(path):
     """Hydra skips an optional file that does not exist without a word, so a misnamed one would never be read."""
     schedules = {f"{algorithm}_{schedule}" for algorithm in options("algorithm") for schedule in options("schedule")}
     tasks = {f"{each}_{env}" for each in schedules for env in options("env")}
-    assert path.stem in {"schedule": schedules, "task": tasks}[path.parent.name]
+    robots = {f"{algorithm}_{env}" for algorithm in options("algorithm") for env in options("env")}
+    if path.parent.name != "base":  # what other files name would be missed
+        assert path.stem in {"schedule": schedules, "task": tasks, "robot": robots}[path.parent.name]
+
+
+@pytest.mark.parametrize(
+    ("env", "schedule", "algorithm"),
+    [
+        ("arm_reach", "async", "mb_mpo"),
+        ("arm_match", "sync", "mb_mpo"),
+        ("arm_stack", "async", "me_ppo"),
+        ("arm_reach", "sync", "me_trpo"),
+    ],
+)
+def test_the_papers_settings_come_with_its_robot(env, schedule, algorithm):
+    cfg = composed(f"env={env}", f"schedule={schedule}", f"algorithm={algorithm}")
+    dynamics = cfg.dynamics
+    assert (dynamics.ensemble.hidden, dynamics.ensemble.members) == ([512, 512], 5)
+    assert (dynamics.training.learning_rate, dynamics.buffer.capacity) == (5e-4, 5000)
+    assert (dynamics.early_stopping.weight, cfg.policy.hidden, cfg.algorithm.starts) == (0.1, [32, 32], "stored")
+    assert cfg.algorithm.improvement.rollouts == 50
+    if algorithm == "mb_mpo":
+        assert (cfg.algorithm.improvement.tasks, cfg.algorithm.improvement.trust_region.step_size) == (5, 0.05)
 
 
 def test_the_command_line_wins_over_the_papers_settings():

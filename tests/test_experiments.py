@@ -16,8 +16,10 @@ from tests.small import CONFIG_DIRECTORY, composed, options
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = options("experiment")
-SEEDS = {"regularisation": "0,1,2", "exploration": "0,1,2"}
-"""The paper's, where they are not four."""
+ROBOTS = {"robot_reach": 50, "robot_match": 100, "robot_stack": 100}
+"""The paper's trajectories on its robot; everything else is 250 000 steps long."""
+SEEDS = dict.fromkeys(("regularisation", "exploration", *ROBOTS), "0,1,2")
+"""The paper's, where they are not four; on the robot there was one."""
 
 
 def sweep(experiment: str, scale: str) -> DictConfig:
@@ -57,14 +59,23 @@ def test_every_job_composes_and_is_valid(experiment):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_scales_are_what_they_say(experiment):
     assert sweep(experiment, "paper").sweeper.params.seed == SEEDS.get(experiment, "0,1,2,3")
-    assert composed(f"experiment={experiment}", "scale=paper").stop.env_steps == 250_000
+    paper = composed(f"experiment={experiment}", "scale=paper").stop
+    length = (ROBOTS[experiment], None) if experiment in ROBOTS else (None, 250_000)
+    assert (paper.trajectories, paper.env_steps) == length
     short = composed(f"experiment={experiment}", "scale=short").stop
     assert (short.trajectories, short.seconds) == (None, 600)
 
 
-def test_every_file_for_an_algorithm_is_used_by_some_choice():
-    used = {f"{scale}_{algorithm}" for scale in options("scale") for algorithm in options("algorithm")}
-    assert {path.stem for path in (CONFIG_DIRECTORY / "scale" / "algorithm").glob("*.yaml")} <= used
+@pytest.mark.parametrize("group", ["algorithm", "experiment"])
+def test_every_file_that_a_scale_has_for_a_choice_is_used_by_some_choice(group):
+    used = {f"{scale}_{choice}" for scale in options("scale") for choice in options(group)}
+    assert {path.stem for path in (CONFIG_DIRECTORY / "scale" / group).glob("*.yaml")} <= used
+
+
+@pytest.mark.parametrize("experiment", ROBOTS)
+def test_a_robots_experiment_is_about_its_own_task_at_every_scale(experiment):
+    task = f"env=arm_{experiment.removeprefix('robot_')}"
+    assert all(task in job for scale in options("scale") for job in jobs(experiment, scale))
 
 
 @pytest.mark.slow

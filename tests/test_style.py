@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,19 @@ def test_the_gates_are_passed(command):
 def test_continuous_integration_runs_the_readmes_test_command():
     script = (ROOT / ".ci" / "run").read_text().splitlines()[-1].replace('"$venv"', ".venv")
     assert script in (ROOT / "README.md").read_text()
+
+
+def test_every_file_that_the_package_reads_is_shipped_with_it():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    shipped = {
+        path for package, patterns in settings.items() for each in patterns for path in _folder(package).glob(each)
+    }
+    read = {path for path in (ROOT / "mbrl_async").rglob("*.*") if path.suffix not in {".py", ".pyc"}}
+    assert shipped == {path for path in read if path.is_file()}
+
+
+def _folder(package):
+    return ROOT.joinpath(*package.split("."))
 
 
 def test_pinned_versions_lie_within_the_declared_ranges():

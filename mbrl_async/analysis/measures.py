@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from mlflow import MlflowClient
 
+from mbrl_async.types import WINDOW
+
 LAST_VALUES = {
     "run/time_ratio": "run / collection time",
     "share/busy_collect": "busy: collect",
@@ -29,7 +31,13 @@ MEDIANS = {
 COUNTS = {"improve_policy/updates": "updates / trajectory", "learn_model/epochs": "epochs / trajectory"}
 """Cumulative metrics that are divided by the trajectories."""
 
-MEASURES = (*COUNTS.values(), *LAST_VALUES.values(), *MEDIANS.values())
+OUTCOMES = {
+    "collect/final_distance_cm": f"final distance, last {WINDOW} (cm)",
+    "collect/success": f"success, last {WINDOW}",
+}
+"""What tasks say of a trajectory besides its return, of which the mean over the last ones is told."""
+
+MEASURES = (*OUTCOMES.values(), *COUNTS.values(), *LAST_VALUES.values(), *MEDIANS.values())
 """In the order in which they are told."""
 
 
@@ -38,8 +46,16 @@ def read_measures(client: MlflowClient, run_id: str, last: Mapping[str, float]) 
     trajectories = last["run/trajectories"]
     measures = {label: last[name] / trajectories for name, label in COUNTS.items() if name in last}
     measures |= {label: last[name] for name, label in LAST_VALUES.items() if name in last}
-    for name, label in MEDIANS.items():
+    measures |= {
+        label: float(np.median(_history(client, run_id, each))) for each, label in MEDIANS.items() if each in last
+    }
+    for name, label in OUTCOMES.items():
         if name in last:
-            history = client.get_metric_history(run_id, name)
-            measures[label] = float(np.median([metric.value for metric in history]))
+            measures[label] = float(np.mean(_history(client, run_id, name)[-WINDOW:]))
     return measures
+
+
+def _history(client: MlflowClient, run_id: str, name: str) -> list[float]:
+    """The metric's values, in the order in which they were logged."""
+    history = sorted(client.get_metric_history(run_id, name), key=lambda metric: (metric.step, metric.timestamp))
+    return [metric.value for metric in history]

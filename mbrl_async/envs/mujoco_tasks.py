@@ -19,21 +19,10 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
-from mbrl_async.envs.mujoco_warnings import take_over_mujoco_warnings
+from mbrl_async.envs.mujoco_pictures import Painter
+from mbrl_async.envs.mujoco_warnings import STATE_WARNINGS, take_over_mujoco_warnings
 from mbrl_async.envs.simulated_task import SimulatedTask
 from mbrl_async.types import FloatArray, TaskSpec
-
-PICTURE_SIZE = (480, 640)
-"""Rows and columns."""
-
-_STATE_WARNINGS = [
-    int(warning)
-    for warning in (
-        mujoco.mjtWarning.mjWARN_BADQPOS,
-        mujoco.mjtWarning.mjWARN_BADQVEL,
-        mujoco.mjtWarning.mjWARN_BADQACC,
-    )
-]
 
 
 class MujocoTask(SimulatedTask):
@@ -48,7 +37,7 @@ class MujocoTask(SimulatedTask):
         take_over_mujoco_warnings()
         body = gymnasium.make(self.body_id, disable_env_checker=True).unwrapped
         self._body = cast(MujocoEnv, body)
-        self._renderer: mujoco.Renderer | None = None  # most tasks are never seen
+        self._painter = Painter(self._body.model)
         low, high = self._body.model.actuator_ctrlrange.T  # (A,), (A,)
         self._control_centre = (high + low) / 2
         self._control_half_range = (high - low) / 2
@@ -76,32 +65,17 @@ class MujocoTask(SimulatedTask):
         control = self._control_centre + self._control_half_range * action
         self._body.do_simulation(control, self._body.frame_skip)
         # MuJoCo answers a diverged state by resetting itself without an error: only its counters tell.
-        if self._body.data.warning.number[_STATE_WARNINGS].any():
+        if self._body.data.warning.number[STATE_WARNINGS].any():
             raise FloatingPointError("a position, velocity or acceleration left MuJoCo's range")
         return self._observe()
 
     def draw(self) -> NDArray[np.uint8]:
-        """The body as it stands now, seen by the camera that follows it, (480, 640, 3).
-
-        Raises:
-            RuntimeError: this machine has no renderer that MuJoCo can use.
-        """
-        try:
-            if self._renderer is None:
-                self._renderer = mujoco.Renderer(self._body.model, *PICTURE_SIZE)
-            self._renderer.update_scene(self._body.data, camera=0 if self._body.model.ncam else -1)
-            picture: NDArray[np.uint8] = self._renderer.render()
-        except Exception as error:  # MuJoCo and its bindings of OpenGL raise whatever they meet
-            raise RuntimeError(
-                f"MuJoCo found no renderer ({' '.join(str(error).split())}): set MUJOCO_GL=egl or MUJOCO_GL=osmesa, "
-                "and install libegl1 or libosmesa6 (names of Debian's packages)."
-            ) from error
-        return picture
+        """The body as it stands now, seen by the camera that follows it; see `Painter.draw`."""
+        return self._painter.draw(self._body.data, 0 if self._body.model.ncam else -1)
 
     def close(self) -> None:
         """Close the body."""
-        if self._renderer is not None:
-            self._renderer.close()
+        self._painter.close()
         self._body.close()  # type: ignore[no-untyped-call]  # Gymnasium leaves it untyped
 
     def _observe(self) -> FloatArray:

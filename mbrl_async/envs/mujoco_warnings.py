@@ -8,6 +8,16 @@ import mujoco
 
 logger = logging.getLogger(__name__)
 
+STATE_WARNINGS = [
+    int(warning)
+    for warning in (
+        mujoco.mjtWarning.mjWARN_BADQPOS,
+        mujoco.mjtWarning.mjWARN_BADQVEL,
+        mujoco.mjtWarning.mjWARN_BADQACC,
+    )
+]
+"""The counters, in `MjData.warning.number`, of states that MuJoCo cannot simulate."""
+
 
 def take_over_mujoco_warnings() -> None:
     """Send MuJoCo's warnings to Python's log; by itself it also writes MUJOCO_LOG.TXT into the working directory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mbrl_async.types import FloatArray, TaskSpec, TaskStep
+from mbrl_async.types import FloatArray, Metrics, TaskSpec, TaskStep
 
 
 class Task(Protocol):
@@ -47,6 +48,7 @@ class Task(Protocol):
             RuntimeError: No episode was started, or it has ended.
             ValueError: The action has a wrong shape or is not finite.
             NonFiniteError: The system left the range in which it can be simulated.
+            SystemLostError: The system does not answer any more; the episode does not count.
         """
 
     def reward(self, observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor:
@@ -82,6 +84,27 @@ class Drawable(Protocol):
         Raises:
             RuntimeError: there is nothing here to draw with.
         """
+
+
+@runtime_checkable
+class Assessed(Protocol):
+    """A task that says of a trajectory more than its rewards do."""
+
+    def outcome_metrics(self, observations: FloatArray) -> Metrics:
+        """Of the trajectory that was just made, with observations (T + 1, O): a number a name (docs/metrics.md)."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A task that waits for a real system, and must not do so longer than the run lasts."""
+
+    def heed(self, check: Callable[[], None]) -> None:
+        """Call `check` often in every wait from now on; it raises `Interrupted` when the run is over."""
+
+
+def outcome_metrics(task: Task, observations: FloatArray) -> Metrics:
+    """What the task says of the trajectory that was just made, with observations (T + 1, O)."""
+    return task.outcome_metrics(observations) if isinstance(task, Assessed) else {}
 
 
 def start_observations(task: Task, count: int, generator: np.random.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
-from mbrl_async.envs.task import Task
+from mbrl_async.envs.task import Interruptible, Task, outcome_metrics
 from mbrl_async.runtime.channels import Stream, Versioned
 from mbrl_async.types import (
     INPUTS,
@@ -19,12 +20,18 @@ from mbrl_async.types import (
     Parameters,
     State,
     StepReport,
+    SystemLostError,
     TaskSpec,
     Trajectory,
     require_finite,
 )
 from mbrl_async.workers.acting import Actor
 from mbrl_async.workers.pacing import Pacer
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""How often in a row the system may be lost in a trajectory before that is the run's end."""
 
 
 class Collector:
@@ -39,6 +46,9 @@ class Collector:
         pace: control periods of the run per control period of the task: 1 is real time, 0 does not wait.
         clock: the run's.
         environment_generator: draws the starts of the episodes.
+
+    Raises:
+        ValueError: the task's time cannot pass at such a pace.
     """
 
     publishes = "trajectories"
@@ -53,10 +63,15 @@ class Collector:
         clock: Clock,
         environment_generator: np.random.Generator,
     ) -> None:
+        if task.spec.real_time and pace != 1:
+            raise ValueError(f"pace.factor={pace:g} cannot be used with a robot, whose time passes by itself: use 1.")
+        if isinstance(task, Interruptible):
+            task.heed(clock.check)
         self._task = task
         self._actor = actor
         self._trajectories = trajectories
         self._control_period = pace * task.spec.control_period
+        self._reset_seconds = pace * task.spec.reset_seconds
         self._clock = clock
         self._environment_generator = environment_generator
         self._collected: Trajectory | None = None
@@ -75,16 +90,29 @@ class Collector:
     def step(self) -> StepReport:
         """Collect one trajectory, each control step at its deadline.
 
+        One in which the system was lost is made anew, from a reset and with the same random numbers.
+
         Raises:
             NonFiniteError: the return is not finite.
             ValueError: the task gave an observation of another size than it says.
+            SystemLostError: the system was lost too often.
         """
+        before = self.state_dict()
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._collect()
+            except SystemLostError as error:
+                logger.warning("The trajectory does not count, and is made anew: %s", error)
+                self.load_state_dict(before)
+        return self._collect()
+
+    def _collect(self) -> StepReport:
         spec = self._task.spec
         observations = np.empty((spec.horizon + 1, spec.observation_size), np.float32)
         actions = np.empty((spec.horizon, spec.action_size), np.float32)
         rewards = np.empty(spec.horizon, np.float32)
         acting = np.empty(spec.horizon)  # seconds
-        observations[0] = _fitting(self._task.reset(self._environment_generator), spec)
+        observations[0] = _fitting(self._reset(), spec)
         started = self._clock.now()
         pacer = Pacer(self._clock, self._control_period)
         length, terminated, truncated = 0, False, False
@@ -101,8 +129,9 @@ class Collector:
         trajectory = Trajectory(observations[: length + 1], actions[:length], rewards[:length], version, terminated)
         require_finite(trajectory.undiscounted_return, f"The return of a trajectory with {channel} {version}")
         self._collected = trajectory
+        outcome = outcome_metrics(self._task, trajectory.observations)
         return StepReport(
-            _metrics(trajectory, pacer) | self._acting_metrics(acting[:length]),
+            _metrics(trajectory, pacer) | self._acting_metrics(acting[:length]) | outcome,
             trajectories=1,
             env_steps=trajectory.length,
             collection_seconds=self._seconds_needed(trajectory, started),
@@ -139,6 +168,14 @@ class Collector:
         """Close the task."""
         self._task.close()
 
+    def _reset(self) -> FloatArray:
+        """The first observation (O,), after the time that a reset takes at least."""
+        began = self._clock.now()
+        observation = self._task.reset(self._environment_generator)
+        if self._reset_seconds > 0:
+            self._clock.sleep_until(began + self._reset_seconds)
+        return observation
+
     def _acting_metrics(self, seconds: NDArray[np.float64]) -> Metrics:
         """How long it took to compute the actions; longer than a control period is too long, if there is one."""
         too_long = (seconds > self._control_period) & (self._control_period > 0)
@@ -156,7 +193,7 @@ class Collector:
         """What the trajectory that began at `started` had to take: without a period, what it did take."""
         if self._control_period == 0:
             return self._clock.now() - started
-        return trajectory.length * self._control_period
+        return self._reset_seconds + trajectory.length * self._control_period
 
 
 def _fitting(observation: FloatArray, spec: TaskSpec) -> FloatArray:

@@ -60,7 +60,7 @@ class PolicyLearner:
         generator: draws everything else that is imagined, stored starts included, on the learner's device.
 
     Raises:
-        ValueError: the algorithm cannot be used with such an ensemble.
+        ValueError: the algorithm cannot be used with such an ensemble, or the task not with such starts.
     """
 
     publishes = "policy"
@@ -80,6 +80,8 @@ class PolicyLearner:
         generator: torch.Generator,
     ) -> None:
         improvement.require_compatible(ensemble.members)
+        if starts == "reset" and task.spec.real_time:
+            raise ValueError("starts=reset would move a robot for every imagined rollout: use algorithm.starts=stored.")
         self._policy = policy
         self._ensemble = ensemble
         self._predictor = ensemble.predictor()

@@ -19,7 +19,17 @@ from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.stop import Ending, StopSignal
-from mbrl_async.types import FloatArray, Interrupted, NonFiniteError, TaskStep, Trajectory, transitions_of
+from mbrl_async.types import (
+    FloatArray,
+    Interrupted,
+    Metrics,
+    NonFiniteError,
+    SystemLostError,
+    TaskSpec,
+    TaskStep,
+    Trajectory,
+    transitions_of,
+)
 from mbrl_async.workers.acting import AdaptedPolicyActor, FirstActions, PlanningActor, PolicyActor
 from mbrl_async.workers.collector import Collector
 from mbrl_async.workers.model_learner import ModelLearner
@@ -501,3 +511,78 @@ def test_an_action_that_takes_longer_than_a_control_period_is_a_counted_miss(sec
     assert report.metrics["acting_misses"] == misses
     assert report.metrics["acting_max_ms"] == pytest.approx(1000 * seconds)
     assert clock.now() == pytest.approx(duration)
+
+
+class RobotLike(LinearQuadratic):
+    """Takes a second to reset, says how many observations it had, and is lost when told to."""
+
+    def __init__(self, lost_at: tuple[int, ...] = (), *, real_time: bool = False) -> None:
+        super().__init__(horizon=HORIZON, control_period=PERIOD)
+        self._spec = TaskSpec(4, 2, HORIZON, PERIOD, reset_seconds=1.0, real_time=real_time)
+        self._lost_at = list(lost_at)
+        self.checks = 0
+
+    def heed(self, check) -> None:
+        self._check = check
+
+    def begin_episode(self, generator: np.random.Generator) -> FloatArray:
+        self._check()
+        return super().begin_episode(generator)
+
+    def advance(self, action: FloatArray) -> FloatArray:
+        if self._lost_at and self._steps == self._lost_at[0]:
+            raise SystemLostError(f"gone at step {self._lost_at.pop(0)}")
+        return super().advance(action)
+
+    def outcome_metrics(self, observations: FloatArray) -> Metrics:
+        return {"rows": float(len(observations))}
+
+
+def test_a_reset_takes_the_runs_time_but_no_control_step():
+    bench = Bench(RobotLike(), pace=0.5)
+    bench.collector.pull()
+    report = bench.collector.step()
+    assert bench.clock.now() == 0.5 * (1.0 + HORIZON * PERIOD)
+    assert report.collection_seconds == 0.5 * (1.0 + HORIZON * PERIOD)
+    assert report.env_steps == HORIZON
+    assert report.metrics["lateness_max_ms"] == 0.0
+
+
+def test_a_task_may_say_more_of_a_trajectory_than_its_rewards():
+    bench = Bench(RobotLike())
+    bench.collector.pull()
+    assert bench.collector.step().metrics["rows"] == HORIZON + 1
+
+
+def test_a_trajectory_in_which_the_system_was_lost_leaves_no_trace(caplog):
+    bench, undisturbed = Bench(RobotLike(lost_at=(4, 1))), Bench(RobotLike())
+    for each in (bench, undisturbed):
+        each.policies.put(make_policy(1).state_dict())
+    for _ in range(2):
+        assert bench.collect().state_dict().keys() == undisturbed.collect().state_dict().keys()
+    for one, other in zip(bench.trajectories.history, undisturbed.trajectories.history, strict=True):
+        np.testing.assert_array_equal(one.observations, other.observations)
+        np.testing.assert_array_equal(one.actions, other.actions)
+    assert caplog.messages == [
+        f"The trajectory does not count, and is made anew: gone at step {step}" for step in (4, 1)
+    ]
+
+
+def test_a_system_that_is_lost_again_and_again_ends_the_run():
+    bench = Bench(RobotLike(lost_at=(4, 1, 2)))
+    bench.collector.pull()
+    with pytest.raises(SystemLostError, match="gone at step 2"):
+        bench.collector.step()
+
+
+def test_a_task_that_waits_hears_of_the_end():
+    bench = Bench(RobotLike())
+    bench.stop.request(Ending.KILLED)
+    bench.collector.pull()
+    with pytest.raises(Interrupted):
+        bench.collector.step()
+
+
+def test_a_robots_time_cannot_be_made_faster():
+    with pytest.raises(ValueError, match=r"pace\.factor=0\.5 cannot be used with a robot"):
+        Bench(RobotLike(real_time=True), pace=0.5)

@@ -84,8 +84,8 @@ def test_mb_mpo_comes_near_the_known_optimum_of_a_point_mass():
     ids=lambda overrides: overrides[0],
 )
 def test_the_other_algorithms_come_near_the_known_optimum_of_a_point_mass(overrides):
-    # When the bound was set, seeds 0 to 4 reached (two were not noted):
-    #   me_ppo 0.99, 0.99, 1.00, 0.98, ?; mb_mpc ?, 0.94, 0.97, 0.94, 0.96;
+    # When the bound was set, seeds 0 to 4 reached (one was not noted):
+    #   me_ppo 0.99, 0.99, 1.00, 0.98, 0.98; mb_mpc ?, 0.94, 0.97, 0.94, 0.96;
     #   trpo 0.94, 0.96, 0.95, 0.92, 0.85; ppo 0.97, 0.97, 0.98, 0.97, 0.98.
     shares = shares_of_the_optimum(*POINT_MASS, *overrides)
     assert np.mean(shares) > 0.85, shares

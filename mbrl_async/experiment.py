@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,8 +105,22 @@ def _learns_on_policy(workers: Mapping[str, Any]) -> bool:
 def _rehearse(makers: Mapping[str, WorkerMaker]) -> None:
     """Make every worker once, so that what cannot be made is refused before the run."""
     clock = VirtualClock(StopSignal())
+    learners = []
     for name, make in makers.items():
         try:
-            make(clock).close()
+            worker = make(clock)
         except (ConfigError, ValueError, TypeError) as error:
             raise ConfigError(f"{name} cannot be made: {error}") from error
+        if "trajectories" in worker.pulled:
+            learners.append(name)
+        worker.close()
+    _require_one_learner(learners)
+
+
+def _require_one_learner(learners: Sequence[str]) -> None:
+    """Trajectories are delivered once: a second worker that takes some would take them from the first."""
+    if len(learners) > 1:
+        first, second, *_ = learners
+        raise ConfigError(
+            f"{second} asks for trajectories, but they go to {first}, each once: let one of the two learn."
+        )

@@ -87,27 +87,10 @@ def _channels(configuration: Configuration, channels: Channels) -> dict[str, Sup
         return supply
 
     return {
-        "trajectories": _for_one_consumer(published_by(COLLECT, "trajectories")),
+        "trajectories": published_by(COLLECT, "trajectories"),
         "models": published_by(LEARN_MODEL, "models"),
         "policies": published_by(IMPROVE_POLICY, "policies"),
     }
-
-
-def _for_one_consumer(supply: Supply) -> Supply:
-    """Trajectories are delivered once: a second worker that takes some would take them from the first."""
-    consumers: list[str] = []
-
-    def supply_once(supplies: Supplies) -> Any:
-        if supplies.worker != COLLECT and supplies.worker not in consumers:
-            consumers.append(supplies.worker)
-        if len(consumers) > 1:
-            first, second = consumers
-            raise ConfigError(
-                f"{second} asks for trajectories, but they go to {first}, each once: let one of the two learn."
-            )
-        return supply(supplies)
-
-    return supply_once
 
 
 def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> dict[str, Supply]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -72,14 +73,23 @@ def test_the_papers_settings_of_mb_mpo_come_with_the_schedule(schedule, rollouts
     assert improvement.trust_region.step_size == step_size
 
 
-@pytest.mark.parametrize("path", sorted((CONFIG_DIRECTORY / "paper").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_file_of_the_papers_settings_is_used_by_some_choice(path):
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for group in ("paper", "algorithm/task") for path in (CONFIG_DIRECTORY / group).rglob("*.yaml")),
+    ids=lambda path: path.stem,
+)
+def test_every_file_of_settings_that_come_with_a_choice_is_used_by_some_choice(path):
     """Hydra skips an optional file that does not exist without a word, so a misnamed one would never be read."""
-    schedules = {f"{algorithm}_{schedule}" for algorithm in options("algorithm") for schedule in options("schedule")}
-    tasks = {f"{each}_{env}" for each in schedules for env in options("env")}
-    robots = {f"{algorithm}_{env}" for algorithm in options("algorithm") for env in options("env")}
-    if path.parent.name != "base":  # what other files name would be missed
-        assert path.stem in {"schedule": schedules, "task": tasks, "robot": robots}[path.parent.name]
+    algorithms, schedules, tasks = (options(group) for group in ("algorithm", "schedule", "env"))
+    choices = {
+        "paper/schedule": product(algorithms, schedules),
+        "paper/task": product(algorithms, schedules, tasks),
+        "paper/robot": product(algorithms, tasks),
+        "algorithm/task": product(algorithms, tasks),
+    }
+    group = path.parent.relative_to(CONFIG_DIRECTORY).as_posix()
+    if group != "paper/base":  # what other files name would be missed
+        assert path.stem in map("_".join, choices[group])
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ class FaultyTask(LinearQuadratic):
     [
         ("raise", "ConnectionError: the robot does not answer"),
         ("not finite", r"NonFiniteError: FaultyTask diverged at step \d+: the observation is not finite"),
-        ("shape", r"ValueError: .*shape \(5,\) into shape \(4,\)"),
+        ("shape", r"ValueError: .*shape \(5,\): its spec says \(4,\)"),
     ],
 )
 def test_what_is_wrong_with_the_environment_is_told_and_its_trajectories_are_kept(

@@ -58,6 +58,39 @@ def test_mb_mpo_comes_near_the_known_optimum_of_a_point_mass():
     assert np.mean(shares) > 0.9, shares
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (
+            "algorithm=me_ppo",
+            "algorithm.improvement.rollouts=20",
+            "simulated.costs.improve_policy=0.2",
+            "stop.trajectories=25",
+        ),
+        ("algorithm=mb_mpc", "algorithm/planner=cem_small", "stop.trajectories=12"),
+        # Without a model: more and larger updates than with the paper's settings, under which the spread of the
+        # actions hardly shrinks in so few trajectories, and costs more than is asked for.
+        ("algorithm=trpo", "schedule=sync", "iteration.rollouts=20", "stop.trajectories=800"),
+        (
+            "algorithm=ppo",
+            "schedule=sync",
+            "iteration.rollouts=10",
+            "algorithm.improvement.update.learning_rate=3e-3",
+            "algorithm.improvement.update.gradient_steps=20",
+            "stop.trajectories=400",
+        ),
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_the_other_algorithms_come_near_the_known_optimum_of_a_point_mass(overrides):
+    # When the bound was set, seeds 0 to 4 reached (one was not noted):
+    #   me_ppo 0.99, 0.99, 1.00, 0.98, 0.98; mb_mpc ?, 0.94, 0.97, 0.94, 0.96;
+    #   trpo 0.94, 0.96, 0.95, 0.92, 0.85; ppo 0.97, 0.97, 0.98, 0.97, 0.98.
+    shares = shares_of_the_optimum(*POINT_MASS, *overrides)
+    assert np.mean(shares) > 0.85, shares
+
+
 def shares_of_the_optimum(*overrides: str) -> list[float]:
     """Of 5 seeds: mean return of the last ten trajectories, relative to random (0) and the optimum (1)."""
     task = LinearQuadratic(horizon=50, control_period=0.1)

@@ -83,10 +83,12 @@ def user_interface(uri: str) -> str:
 def charts_page(uri: str, experiment: str) -> str:
     """The address of the charts of an experiment's runs, by its identifier; of a database, as `mlflow ui` shows it.
 
-    MLflow opens with its pages for language models, which do not lead to runs, unless the address says otherwise.
+    MLflow opens with its pages for language models, which do not lead to runs, unless the address says otherwise; and
+    sorted by time, its default, it folds the runs of a sweep into their parent, which has no curves.
     """
     pages = uri.rstrip("/") if urlsplit(uri).scheme in ("http", "https") else LOCAL_PAGES
-    return f"{pages}/#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    sorting = "orderByKey=tags.%60mlflow.runName%60&orderByAsc=true"
+    return f"{pages}/#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART&{sorting}"
 
 
 def _silence_mlflow() -> None:

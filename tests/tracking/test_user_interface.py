@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mbrl_async.job import Job, run_job
+from mbrl_async.sweeps.record import close_sweep, open_sweep
 from mbrl_async.tracking.store import LOCAL_PAGES, charts_page, open_store
 from tests.browser import PAGE_SECONDS, chromium, needs_chromium
 from tests.small import FEW_STEPS, FIXED_COSTS, composed, small
@@ -32,12 +33,14 @@ return Array.from(document.querySelectorAll(".js-plotly-plot"), (plot) =>
 
 @pytest.fixture
 def store(tmp_path: Path) -> MlflowClient:
-    """With a synchronous and an asynchronous run."""
+    """With a sweep of a synchronous and an asynchronous run."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    for schedule, few in (("sync", FEW_STEPS), ("async", ())):
+    sweep = open_sweep("first", uri, "mbrl-async")
+    for number, (schedule, few) in enumerate({"sync": FEW_STEPS, "async": ()}.items()):
         cfg = composed(*small(*FIXED_COSTS, f"schedule={schedule}", *few, f"tracking.uri={uri}"))
         choices = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": schedule, "backend": "simulated"}
-        run_job(Job(cfg, [], choices, tmp_path / schedule))
+        run_job(Job(cfg, [], choices, tmp_path / schedule, sweep.tags(number, schedule)))
+    close_sweep(sweep, "FINISHED")
     return open_store(uri)
 
 
@@ -53,7 +56,7 @@ def test_two_runs_are_compared_by_their_names_and_groups_of_metrics(store: Mlflo
     charts = charts_page(store.tracking_uri, experiment.experiment_id).replace(LOCAL_PAGES, pages)
     histories = {
         run.info.run_name: store.get_metric_history(run.info.run_id, "collect/return")
-        for run in store.search_runs([experiment.experiment_id])
+        for run in store.search_runs([experiment.experiment_id], "tags.schedule LIKE '%'")
     }
     assert histories.keys() == NAMES
     with chromium(tmp_path / "profile") as browser:
@@ -64,10 +67,9 @@ def test_two_runs_are_compared_by_their_names_and_groups_of_metrics(store: Mlflo
         assert {name.partition(" (")[0] for name, _, _ in curves(browser)[0]} == NAMES
 
         browser.get(charts.replace("&compareRunsMode=CHART", ""))
-        boxes = "input[aria-label*='toggle row selection']"
-        wait_for(browser, lambda: len(find_all(browser, boxes)) == len(NAMES), "a row for each run")
-        for box in find_all(browser, boxes):
-            browser.execute_script("arguments[0].click()", box)  # the page draws a box of its own over it
+        wait_for(browser, lambda: all(box_of(browser, name) for name in NAMES), "a row for each run")
+        for name in NAMES:
+            browser.execute_script("arguments[0].click()", box_of(browser, name))  # the page draws its own over it
         wait_for(browser, lambda: button(browser, "Compare") is not None, "the button Compare")
         button(browser, "Compare").click()
         links = "a[href*=plot_metric_keys]"
@@ -90,6 +92,12 @@ def curves(browser: Chrome) -> list[list[Any]]:
 
 def find_all(browser: Chrome, selector: str) -> list[Any]:
     return browser.find_elements("css selector", selector)
+
+
+def box_of(browser: Chrome, run: str) -> Any:
+    """The box before the name of a run in the table, once there is one."""
+    boxes = f"//*[@role='row'][.//*[text()='{run}']]//input[contains(@aria-label, 'toggle row selection')]"
+    return next(iter(browser.find_elements("xpath", boxes)), None)
 
 
 def button(browser: Chrome, text: str) -> Any:

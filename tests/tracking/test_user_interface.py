@@ -62,16 +62,15 @@ def test_two_runs_are_compared_by_their_names_and_groups_of_metrics(store: Mlflo
     with chromium(tmp_path / "profile") as browser:
         browser.get(charts)
         wait_for(browser, lambda: len(curves(browser)) > 0, "a chart")
-        titles = find_all(browser, "[data-testid=experiment-view-compare-runs-section-header]")
-        assert [title.text.split()[0] for title in titles][: len(GROUPS)] == GROUPS
+        wait_for(browser, lambda: groups(browser)[: len(GROUPS)] == GROUPS, f"the groups {GROUPS}")
         assert {name.partition(" (")[0] for name, _, _ in curves(browser)[0]} == NAMES
 
         browser.get(charts.replace("&compareRunsMode=CHART", ""))
         wait_for(browser, lambda: all(box_of(browser, name) for name in NAMES), "a row for each run")
         for name in NAMES:
-            browser.execute_script("arguments[0].click()", box_of(browser, name))  # the page draws its own over it
+            click(browser, box_of(browser, name))
         wait_for(browser, lambda: button(browser, "Compare") is not None, "the button Compare")
-        button(browser, "Compare").click()
+        click(browser, button(browser, "Compare"))
         links = "a[href*=plot_metric_keys]"
         wait_for(browser, lambda: len(find_all(browser, links)) > 0, "the list of metrics")
         assert all(name in browser.find_element("tag name", "body").text for name in NAMES)
@@ -88,6 +87,17 @@ def test_two_runs_are_compared_by_their_names_and_groups_of_metrics(store: Mlflo
 
 def curves(browser: Chrome) -> list[list[Any]]:
     return browser.execute_script(CURVES)
+
+
+def groups(browser: Chrome) -> list[str]:
+    """The titles of the charts' groups, without the number of charts in each."""
+    titles = find_all(browser, "[data-testid=experiment-view-compare-runs-section-header]")
+    return [title.text.split()[0] for title in titles]
+
+
+def click(browser: Chrome, element: Any) -> None:
+    """Whatever the page draws over it, such as boxes of its own and hints."""
+    browser.execute_script("arguments[0].click()", element)
 
 
 def find_all(browser: Chrome, selector: str) -> list[Any]:

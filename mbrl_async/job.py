@@ -29,7 +29,7 @@ from mbrl_async.tracking.display import Display
 from mbrl_async.tracking.environment import Environment, describe_environment
 from mbrl_async.tracking.progress import Progress
 from mbrl_async.tracking.run import MlflowRun, Status
-from mbrl_async.tracking.store import experiment_id, open_store, user_interface
+from mbrl_async.tracking.store import charts_page, experiment_id, open_store, user_interface
 from mbrl_async.types import Metrics
 
 if TYPE_CHECKING:
@@ -184,7 +184,12 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
     finally:
         delivered = run.finish(STATUS[ending])
     figures = _draw(job, client, run) if delivered and not stop.interrupted else []
-    display.summary(ending=ending.value, figures=figures, user_interface=user_interface(client.tracking_uri))
+    display.summary(
+        ending=ending.value,
+        figures=figures,
+        user_interface=user_interface(client.tracking_uri),
+        page=charts_page(client.tracking_uri, run.experiment_id),
+    )
     _raise_if_unfinished(summary, stop)
     score = progress.snapshot().mean_return
     return float("nan") if score is None else score
@@ -196,7 +201,8 @@ def _start_run(job: Job, experiment: Experiment, client: MlflowClient, environme
     return MlflowRun(
         client=client,
         experiment_id=experiment_id(client, settings.tracking.experiment),
-        name=f"{tags['algorithm']} {tags['env']} {tags['schedule']} seed {settings.seed}",
+        # What most often differs comes first: MLflow's table shows some two dozen characters.
+        name=f"{tags['schedule']} seed {settings.seed} {tags['env']} {tags['algorithm']}",
         tags={
             **tags,
             "seed": str(settings.seed),
@@ -211,7 +217,8 @@ def _start_run(job: Job, experiment: Experiment, client: MlflowClient, environme
 def _describe(job: Job, run: MlflowRun, environment: Environment, tracking_uri: str) -> None:
     """Record everything that is known before the start."""
     config: Any = OmegaConf.to_container(job.cfg, resolve=True)
-    run.log_parameters(config)
+    # The sweep is a tag; as a parameter its name, by default the time of day, would be a difference of any two runs.
+    run.log_parameters({group: settings for group, settings in config.items() if group != "sweep"})
     _write_config(job)
     environment.write(job.output / "environment.json")
     identity = {"run_id": run.run_id, "tracking_uri": tracking_uri, "choices": dict(job.choices)}

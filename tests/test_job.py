@@ -50,8 +50,9 @@ def test_a_finished_job_leaves_everything(job, tmp_path, capsys):
     output = tmp_path / "output"
 
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "me_trpo linear_quadratic async seed 0"
+    assert run.info.run_name == "async seed 0 linear_quadratic me_trpo"
     assert run.data.params["dynamics.ensemble.members"] == "2"
+    assert "sweep.name" not in run.data.params
     assert run.data.tags["schedule"] == "async"
     artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     files = {"config.yaml", "overrides.txt", "environment.json", "trace.jsonl", "figures"}
@@ -73,6 +74,7 @@ def test_a_finished_job_leaves_everything(job, tmp_path, capsys):
     screen = re.sub(r"\s+", "", capsys.readouterr().out)
     assert "therunreacheditsstoprule" in screen
     assert "mlflowui--backend-store-uri" in screen
+    assert f"/#/experiments/{run.info.experiment_id}/runs?" in screen
 
 
 def test_metrics_have_true_env_steps_and_the_runs_clock(job, tmp_path):

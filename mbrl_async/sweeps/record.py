@@ -13,11 +13,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from mbrl_async.analysis.figures import COLOURS
 from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND, Status
 from mbrl_async.tracking.store import experiment_id, open_store
 
 SWEEP_FILE = "sweep.json"
 """In the sweep's folder; tells jobs in other processes whose children they are."""
+
+COLOUR_TAG = "mlflow.runColor"
+"""In which colour MLflow's pages draw a run; else they draw lots from 20, and often the same for two runs."""
 
 NOT_CONFIGURED = ("sweep", "tracking", "checkpoint", "resume")
 """Top-level settings that do not alter what a job computes."""
@@ -45,7 +49,13 @@ class Sweep:
 
     def tags(self, job: int, digest: str) -> dict[str, str]:
         """Of a child run; `digest` comes from `configuration_digest`."""
-        return {MLFLOW_PARENT_RUN_ID: self.run_id, "sweep": self.name, "job": str(job), "configuration": digest}
+        return {
+            MLFLOW_PARENT_RUN_ID: self.run_id,
+            "sweep": self.name,
+            "job": str(job),
+            "configuration": digest,
+            COLOUR_TAG: COLOURS[job % len(COLOURS)],
+        }
 
 
 def open_sweep(name: str, uri: str, experiment: str) -> Sweep:

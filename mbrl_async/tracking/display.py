@@ -71,17 +71,19 @@ class Display:
         """Remember the newest numbers."""
         self._progress.on_step(record, metrics, counters)
 
-    def summary(self, *, ending: str, figures: Sequence[Path], user_interface: str) -> None:
+    def summary(self, *, ending: str, figures: Sequence[Path], user_interface: str, page: str) -> None:
         """Print how the run ended and what came out.
 
         Args:
             ending: completes the sentence "The run ...".
             figures: the files that were drawn.
             user_interface: the command that opens MLflow's pages, from `mbrl_async.tracking.store.user_interface`.
+            page: the one of them to begin with, from `mbrl_async.tracking.store.charts_page`.
         """
         self._console.print(summary_view(self._title, ending, self._progress.snapshot(), figures))
-        # In one line, however long, because it is there to be copied.
-        self._console.print(f"all curves: {user_interface}", markup=False, highlight=False, soft_wrap=True)
+        for line in (f"all curves: {user_interface}", f"shown at:   {page}"):
+            # In one line, however long, because it is there to be copied.
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _make_screen(self) -> Live | PlainLines:
         if self._console.is_terminal:

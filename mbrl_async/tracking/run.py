@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 class MlflowRun:
     """Records one run; an `Observer`, whose metrics are written in the background.
 
-    Metrics have true environment steps as MLflow's step, and the run's clock, counted from the run's start, as
-    MLflow's timestamp: so its relative-time axis is the run's clock, for simulated runs too.
+    Metrics have true environment steps as MLflow's step, and the run's start plus the run's clock as MLflow's
+    timestamp: so its relative time is the run's, for simulated runs too, counted from each metric's first value.
 
     Args:
         client: of the store that `mbrl_async.tracking.store.open_store` opened.
@@ -77,6 +77,7 @@ class MlflowRun:
             info = client.get_run(resumed).info
             client.update_run(resumed, status="RUNNING")
         self.run_id: str = info.run_id
+        self.experiment_id: str = info.experiment_id
         self._started: int = info.start_time  # milliseconds
         self._writer = MetricWriter(lambda batch: client.log_batch(self.run_id, metrics=batch, synchronous=True))
         self._finished = False

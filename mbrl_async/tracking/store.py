@@ -28,6 +28,9 @@ BUSY_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
 """Longest wait for a tracking server's first answer."""
 
+LOCAL_PAGES = "http://127.0.0.1:5000"
+"""Where `mlflow ui` shows its pages by default."""
+
 
 class TrackingError(RuntimeError):
     """MLflow cannot be used as configured; the message says why and what to do."""
@@ -75,6 +78,17 @@ def user_interface(uri: str) -> str:
         return uri
     # By its interpreter, because the environment may not be activated.
     return shlex.join([sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri])
+
+
+def charts_page(uri: str, experiment: str) -> str:
+    """The address of the charts of an experiment's runs, by its identifier; of a database, as `mlflow ui` shows it.
+
+    MLflow opens with its pages for language models, which do not lead to runs, unless the address says otherwise; and
+    sorted by time, its default, it folds the runs of a sweep into their parent, which has no curves.
+    """
+    pages = uri.rstrip("/") if urlsplit(uri).scheme in ("http", "https") else LOCAL_PAGES
+    sorting = "orderByKey=tags.%60mlflow.runName%60&orderByAsc=true"
+    return f"{pages}/#/experiments/{experiment}/runs?workflowType=machine_learning&compareRunsMode=CHART&{sorting}"
 
 
 def _silence_mlflow() -> None:

@@ -23,6 +23,8 @@ def test_a_sweep_is_a_run_with_children(client: MlflowClient):
     tags = client.get_run(run.run_id).data.tags
     assert tags["mlflow.parentRunId"] == sweep.run_id
     assert (tags["sweep"], tags["job"], tags["configuration"]) == ("a", "3", "d")
+    colours = {sweep.tags(job, "d")["mlflow.runColor"] for job in range(6)}
+    assert len(colours) == 6, "MLflow's pages draw the jobs of two schedules with three seeds in six colours"
     assert client.get_run(sweep.run_id).info.run_name == "sweep a"
     run.finish("FINISHED")
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,48 +12,19 @@ from rich.console import Console
 from mbrl_async.compare import compare_and_print, read_settings
 from mbrl_async.job import Job, run_job
 from mbrl_async.sweeps.record import close_sweep, open_sweep
-from mbrl_async.tracking.store import TrackingError, open_store
+from mbrl_async.tracking.store import open_store
 from tests.small import FIXED_COSTS, composed, small
+from tests.tracking.server import mlflow_server
 
 pytestmark = pytest.mark.slow
-
-STARTING_SECONDS = 120.0
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a server on the loopback interface, with a store of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        str(tmp_path / "kept"),
-    ]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with (
-        (tmp_path / "server.log").open("w") as log,
-        subprocess.Popen([*command, *store], stdout=log, stderr=log) as run,
-    ):
-        try:
-            _wait_until_it_answers(f"http://127.0.0.1:{port}")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            run.terminate()
-
-
-def _wait_until_it_answers(uri: str) -> None:
-    deadline = time.monotonic() + STARTING_SECONDS
-    while True:
-        try:
-            open_store(uri)
-            return
-        except TrackingError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    """The address of a server with a store of its own."""
+    store = ("--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/kept")
+    with mlflow_server("server", *store, log=tmp_path / "server.log") as address:
+        yield address
 
 
 def test_a_job_and_its_comparison_over_http(server: str, tmp_path: Path):

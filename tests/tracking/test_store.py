@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
 
-from mbrl_async.tracking.store import TrackingError, experiment_id, open_store, user_interface
+from mbrl_async.tracking.store import TrackingError, charts_page, experiment_id, open_store, user_interface
 
 OTHER_JOB = """
 import sys
@@ -115,6 +115,11 @@ def test_the_command_for_the_pages_survives_a_shell():
     uri = "sqlite:////home/a user/mlflow.db"
     assert shlex.split(user_interface(uri)) == [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     assert user_interface("http://host:5000") == "http://host:5000"
+
+
+def test_the_page_of_charts_is_on_the_server_that_has_the_runs():
+    assert charts_page("http://host:80/", "7").startswith("http://host:80/#/experiments/7/runs?")
+    assert charts_page("sqlite:////a user/mlflow.db", "7").startswith("http://127.0.0.1:5000/#/experiments/7/runs?")
 
 
 def test_mlflow_sends_no_telemetry():

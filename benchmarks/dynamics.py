@@ -17,7 +17,8 @@ from benchmarks.paper_ensemble import (
     training_products,
 )
 from mbrl_async.dynamics.buffer import TransitionBuffer
-from mbrl_async.dynamics.ensemble import DTYPES, Ensemble, Precision
+from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.dynamics.precision import DTYPES, Precision
 from mbrl_async.dynamics.prediction import Predictor
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.types import Transitions

@@ -24,7 +24,7 @@ from benchmarks.dynamics import BATCH, TRANSITIONS, VALIDATION_FRACTION, make_le
 from benchmarks.measurement import Measurement, median_seconds, torch_threads
 from benchmarks.paper_ensemble import ACTION_SIZE, HIDDEN, MEMBERS, OBSERVATION_SIZE
 from benchmarks.policy_step import HORIZON, PolicyStep, RewardedVelocity
-from mbrl_async.dynamics.ensemble import DTYPES
+from mbrl_async.dynamics.precision import DTYPES
 
 Action = Callable[[], object]
 

@@ -11,7 +11,7 @@ from benchmarks.paper_ensemble import MEMBERS, prediction_products
 from benchmarks.policy_step import HORIZON, PolicyStep
 from mbrl_async.algorithms.mb_mpo import MBMPO
 from mbrl_async.algorithms.trust_region import TrustRegion
-from mbrl_async.dynamics.ensemble import DTYPES, Precision
+from mbrl_async.dynamics.precision import DTYPES, Precision
 
 TASKS = 20
 ROLLOUTS = (20, 25)

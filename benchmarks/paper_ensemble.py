@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import torch
 
-from mbrl_async.dynamics.ensemble import DTYPES, Ensemble, Precision
+from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.outputs import Point
+from mbrl_async.dynamics.precision import DTYPES, Precision
 
 OBSERVATION_SIZE, ACTION_SIZE = 17, 6
 MEMBERS, HIDDEN = 5, (512, 512, 512)

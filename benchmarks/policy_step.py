@@ -19,7 +19,7 @@ from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
 from mbrl_async.algorithms.policy_gradient import PolicyUpdate
 from mbrl_async.algorithms.ppo import PPO
 from mbrl_async.algorithms.trpo import TRPO
-from mbrl_async.dynamics.ensemble import DTYPES, Precision
+from mbrl_async.dynamics.precision import DTYPES, Precision
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import TaskSpec

@@ -18,8 +18,9 @@ from rich.table import Table
 from scipy.stats import t as student
 
 from mbrl_async.dynamics.buffer import TransitionBuffer
-from mbrl_async.dynamics.ensemble import DTYPES, Ensemble, Precision
+from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.outputs import Point
+from mbrl_async.dynamics.precision import DTYPES, Precision
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.results import read_trajectories
 from mbrl_async.types import Trajectory, transitions_of

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -13,11 +12,9 @@ from mbrl_async.dynamics.buffer import MemberTransitions
 from mbrl_async.dynamics.mlp import BatchedMLP
 from mbrl_async.dynamics.normaliser import Normaliser
 from mbrl_async.dynamics.outputs import Output
+from mbrl_async.dynamics.precision import PrecisionChoice, dtype_of
 from mbrl_async.dynamics.prediction import Predictor
 from mbrl_async.dynamics.starts import StartObservations
-
-Precision = Literal["float32", "bf16"]
-DTYPES: Mapping[Precision, torch.dtype] = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Ensemble(torch.nn.Module):
@@ -40,7 +37,7 @@ class Ensemble(torch.nn.Module):
         minimum_std: PositiveFloat,
         observation_limit: PositiveFloat,
         output: Output,
-        precision: Precision,
+        precision: PrecisionChoice,
         generator: torch.Generator,
         device: torch.device | str,
     ) -> None:
@@ -64,7 +61,7 @@ class Ensemble(torch.nn.Module):
         self.observation_limit = observation_limit
         self._shapes = ((members, observation_size), (members, action_size))
         sizes = [observation_size + action_size, *hidden, observation_size + signals]
-        self.mlp = BatchedMLP(sizes, output, signals, DTYPES[precision])
+        self.mlp = BatchedMLP(sizes, output, signals, dtype_of(precision, device))
         self.register_buffer("network", self.mlp.initial_parameters(members, generator).to(device))
         self.input_normaliser = Normaliser(
             members=members, size=observation_size + action_size, minimum_std=minimum_std, device=device

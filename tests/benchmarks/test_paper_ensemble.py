@@ -9,7 +9,7 @@ from benchmarks.paper_ensemble import ACTION_SIZE, MEMBERS, OBSERVATION_SIZE, ma
 from benchmarks.policy_step import PolicyStep
 from mbrl_async.algorithms.flat import flatten
 from mbrl_async.algorithms.task_imagination import imagine_tasks
-from mbrl_async.dynamics.ensemble import DTYPES
+from mbrl_async.dynamics.precision import DTYPES
 from mbrl_async.policies.stack import PolicyStack
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mbrl_async.dynamics.buffer import TransitionBuffer
-from mbrl_async.dynamics.ensemble import Ensemble, Precision
+from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.outputs import Output, Point
+from mbrl_async.dynamics.precision import Precision
 from mbrl_async.types import Transitions
 
 OBSERVATION_SIZE = 3

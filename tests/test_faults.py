@@ -320,6 +320,15 @@ def test_a_database_that_is_held_for_good_costs_the_metrics_and_nothing_else(sta
         assert sentence in caplog.text
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a program of its own: the processes of parallel tests are made to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @backends
 def test_a_second_interruption_ends_at_once_and_what_was_kept_can_go_on(
     start, go_on, the_run, tmp_path, monkeypatch, backend

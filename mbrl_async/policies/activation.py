@@ -21,6 +21,8 @@ class Tanh(torch.nn.Module):
 
 def tanh(inputs: Tensor) -> Tensor:
     """See `Tanh`; can be differentiated twice."""
+    if not (inputs.requires_grad and torch.is_grad_enabled()):
+        return _of_sigmoid(inputs)  # for a single observation, the way through autograd takes longer than the rest
     result: Tensor = _Tanh.apply(inputs)  # type: ignore[no-untyped-call]
     return result
 
@@ -30,7 +32,7 @@ class _Tanh(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor) -> Tensor:
-        outputs = torch.sigmoid(2 * inputs).mul_(2).sub_(1)
+        outputs = _of_sigmoid(inputs)
         ctx.save_for_backward(outputs)
         return outputs
 
@@ -39,3 +41,7 @@ class _Tanh(torch.autograd.Function):
         (outputs,) = ctx.saved_tensors
         slope: Tensor = torch.ops.aten.tanh_backward(gradients[0], outputs)
         return slope
+
+
+def _of_sigmoid(inputs: Tensor) -> Tensor:
+    return torch.sigmoid(2 * inputs).mul_(2).sub_(1)

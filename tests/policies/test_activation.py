@@ -21,3 +21,8 @@ def test_the_inputs_are_left_alone():
     inputs = torch.tensor([0.5, -2.0])
     Tanh()(inputs)
     assert inputs.tolist() == [0.5, -2.0]
+
+
+def test_it_is_the_same_to_the_last_bit_whether_it_is_differentiated_or_not():
+    inputs = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(tanh(inputs), tanh(inputs.clone().requires_grad_()))

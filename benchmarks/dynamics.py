@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,20 +84,29 @@ def _prediction(model: Predictor, precision: Precision, threads: int, repetition
 
 
 def make_learner(precision: Precision = "float32", device: str = "cpu") -> Learner:
-    """One with the paper's sizes."""
+    """One with the paper's sizes, and random transitions."""
     generator = torch.Generator().manual_seed(0)
-    ensemble = make_ensemble(generator, precision, device)
+    return learner_of([_transitions(generator, device)], generator, precision, device)
+
+
+def learner_of(
+    data: Sequence[Transitions], generator: torch.Generator, precision: Precision, device: str = "cpu"
+) -> Learner:
+    """One with the paper's settings, whose buffer got these transitions, the last ones last."""
+    sizes = data[0].observations.shape[1], data[0].actions.shape[1]
+    ensemble = make_ensemble(generator, precision, device, sizes)
     buffer = TransitionBuffer(
         members=MEMBERS,
         capacity=TRANSITIONS,
         validation_fraction=VALIDATION_FRACTION,
-        observation_size=OBSERVATION_SIZE,
-        action_size=ACTION_SIZE,
+        observation_size=sizes[0],
+        action_size=sizes[1],
         signals=0,
         generator=generator,
         device=device,
     )
-    buffer.append(_transitions(generator, device))
+    for transitions in data:
+        buffer.append(transitions)
     trainer = EnsembleTrainer(ensemble=ensemble, learning_rate=5e-4, batch_size=BATCH, generator=generator)
     trainer.refit_normalisation(buffer)
     return Learner(ensemble, buffer, trainer)

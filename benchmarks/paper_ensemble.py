@@ -16,11 +16,17 @@ MEMBERS, HIDDEN = 5, (512, 512, 512)
 LAYER_SIZES = (OBSERVATION_SIZE + ACTION_SIZE, *HIDDEN, OBSERVATION_SIZE)
 
 
-def make_ensemble(generator: torch.Generator, precision: Precision = "float32", device: str = "cpu") -> Ensemble:
+def make_ensemble(
+    generator: torch.Generator,
+    precision: Precision = "float32",
+    device: str = "cpu",
+    sizes: tuple[int, int] = (OBSERVATION_SIZE, ACTION_SIZE),
+) -> Ensemble:
     """An untrained one, with the same weights on every device if the generator is the CPU's."""
+    observation_size, action_size = sizes
     return Ensemble(
-        observation_size=OBSERVATION_SIZE,
-        action_size=ACTION_SIZE,
+        observation_size=observation_size,
+        action_size=action_size,
         signals=0,
         members=MEMBERS,
         hidden=HIDDEN,

@@ -17,15 +17,12 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
-from mbrl_async.dynamics.buffer import TransitionBuffer
-from mbrl_async.dynamics.ensemble import Ensemble
-from mbrl_async.dynamics.outputs import Point
+from benchmarks.dynamics import learner_of
+from benchmarks.paper_ensemble import MEMBERS
 from mbrl_async.dynamics.precision import DTYPES, Precision
-from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.results import read_trajectories
 from mbrl_async.types import Trajectory, transitions_of
 
-MEMBERS, HIDDEN, CAPACITY = 5, (512, 512, 512), 10_000
 CONFIDENCE = 0.95
 
 
@@ -47,38 +44,11 @@ def main() -> None:
 
 def final_loss(trajectories: Sequence[Trajectory], precision: Precision, seed: int, epochs: int) -> float:
     """Mean validation loss of the members, evaluated in the same precision."""
-    observation_size, action_size = trajectories[0].observations.shape[1], trajectories[0].actions.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    ensemble = Ensemble(
-        observation_size=observation_size,
-        action_size=action_size,
-        signals=0,
-        members=MEMBERS,
-        hidden=HIDDEN,
-        minimum_std=1e-3,
-        observation_limit=100.0,
-        output=Point(),
-        precision=precision,
-        generator=generator,
-        device="cpu",
-    )
-    buffer = TransitionBuffer(
-        members=MEMBERS,
-        capacity=CAPACITY,
-        validation_fraction=0.2,
-        observation_size=observation_size,
-        action_size=action_size,
-        signals=0,
-        generator=generator,
-        device="cpu",
-    )
-    for trajectory in trajectories:
-        buffer.append(transitions_of(trajectory))
-    trainer = EnsembleTrainer(ensemble=ensemble, learning_rate=5e-4, batch_size=256, generator=generator)
-    trainer.refit_normalisation(buffer)
+    learner = learner_of([transitions_of(trajectory) for trajectory in trajectories], generator, precision)
     for _ in range(epochs):
-        trainer.epoch(buffer, torch.ones(MEMBERS, dtype=torch.bool), lambda: None)
-    return float(trainer.validation_losses(buffer).mean())
+        learner.epoch(MEMBERS)
+    return float(learner.trainer.validation_losses(learner.buffer).mean())
 
 
 def table(losses: dict[Precision, list[float]]) -> Table:

@@ -53,12 +53,13 @@ class PPO:
             ValueError: another policy than before, or rows that do not belong together.
         """
         adam = self._adam_of(policy)
-        with torch.no_grad():
-            batch = Batch(observations, actions, advantages, policy(observations))
+        new: Gaussian = policy(observations)  # the first step's own forward pass, and the old distribution
+        batch = Batch(observations, actions, advantages, new.detach())
         before = float(batch.surrogate(batch.old))
-        for _ in range(self._gradient_steps):
+        for step in range(self._gradient_steps):
             adam.zero_grad()
-            (-self._clipped_surrogate(batch, policy(observations))).backward()  # type: ignore[no-untyped-call]
+            new = policy(observations) if step else new
+            (-self._clipped_surrogate(batch, new)).backward()  # type: ignore[no-untyped-call]
             gradient = flatten([parameter.grad for parameter in policy.parameters() if parameter.grad is not None])
             require_finite(gradient, "The policy gradient")
             adam.step()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from mbrl_async.policies.activation import Tanh
@@ -23,6 +23,8 @@ class GaussianMLP(torch.nn.Module):
         hidden: units of each hidden layer; none makes the mean linear in the observation.
         initial_log_std: of every action dimension.
         minimum_log_std: the floor.
+        output_gain: what the Glorot-uniform weights of the mean are multiplied by; near zero, the first policy's mean
+            is near the middle of the action range whatever it observes (Andrychowicz et al. 2021, section 3.2).
         generator: draws the weights; the global generator is left alone.
     """
 
@@ -34,6 +36,7 @@ class GaussianMLP(torch.nn.Module):
         hidden: Sequence[PositiveInt],
         initial_log_std: float,
         minimum_log_std: float,
+        output_gain: PositiveFloat = 1.0,
         generator: torch.Generator,
         device: torch.device | str,
     ) -> None:
@@ -47,7 +50,7 @@ class GaussianMLP(torch.nn.Module):
         layers: list[torch.nn.Module] = []
         for inputs, outputs in pairwise(widths):
             layers += [glorot_linear(inputs, outputs, generator), Tanh()]
-        self.mean = torch.nn.Sequential(*layers, glorot_linear(widths[-1], action_size, generator))
+        self.mean = torch.nn.Sequential(*layers, glorot_linear(widths[-1], action_size, generator, gain=output_gain))
         self.log_std = torch.nn.Parameter(torch.full((action_size,), float(initial_log_std)))
         self.minimum_log_std = minimum_log_std
         self.to(device)
@@ -66,10 +69,10 @@ class GaussianMLP(torch.nn.Module):
         return self.log_std.clamp(min=self.minimum_log_std)
 
 
-def glorot_linear(inputs: int, outputs: int, generator: torch.Generator) -> torch.nn.Linear:
-    """A linear layer with Glorot-uniform weights and zero bias, on the generator's device."""
+def glorot_linear(inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0) -> torch.nn.Linear:
+    """A linear layer with Glorot-uniform weights times `gain` and zero bias, on the generator's device."""
     # Made without storage, because the layer's own initialisation would draw from the global generator.
     layer = torch.nn.Linear(inputs, outputs, device="meta").to_empty(device=generator.device)
-    torch.nn.init.xavier_uniform_(layer.weight, generator=generator)
+    torch.nn.init.xavier_uniform_(layer.weight, gain=gain, generator=generator)
     torch.nn.init.zeros_(layer.bias)
     return layer

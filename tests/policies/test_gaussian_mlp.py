@@ -7,13 +7,14 @@ from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 
 
-def make_policy(seed=0, *, hidden=(64, 32), initial_log_std=0.0, minimum_log_std=-13.8):
+def make_policy(seed=0, *, hidden=(64, 32), initial_log_std=0.0, minimum_log_std=-13.8, output_gain=1.0):
     return GaussianMLP(
         observation_size=5,
         action_size=3,
         hidden=list(hidden),
         initial_log_std=initial_log_std,
         minimum_log_std=minimum_log_std,
+        output_gain=output_gain,
         generator=torch.Generator().manual_seed(seed),
         device="cpu",
     )
@@ -125,3 +126,11 @@ def test_an_initial_spread_below_the_floor_is_refused():
 def test_observations_of_another_size_are_refused():
     with pytest.raises(RuntimeError, match="shapes"):
         make_policy()(torch.zeros(2, 4))
+
+
+def test_a_small_output_gain_centres_the_first_actions():
+    whole, centred = make_policy(0), make_policy(0, output_gain=0.01)
+    observations = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    # Biases are zero: the mean scales with its weights, up to roundings of float32.
+    torch.testing.assert_close(centred(observations).mean, 0.01 * whole(observations).mean, rtol=1e-5, atol=1e-7)
+    assert torch.equal(centred.mean[0].weight, whole.mean[0].weight)

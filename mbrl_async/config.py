@@ -27,6 +27,8 @@ from pydantic import (
     create_model,
 )
 
+from mbrl_async.types import PerCollector
+
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True, allow_inf_nan=False)
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -47,7 +49,7 @@ Device = Literal["cpu", "cuda"]
 
 
 class Devices(BaseModel):
-    """Where each worker computes; a policy acts on the CPU whatever the collector has."""
+    """Where each worker computes, and all of several collectors; a policy acts on the CPU whatever they have."""
 
     model_config = STRICT
     collect: Device
@@ -56,7 +58,7 @@ class Devices(BaseModel):
 
 
 class TorchThreads(BaseModel):
-    """Threads within one operation of torch, for each worker."""
+    """Threads within one operation of torch, for each worker, and each of several collectors."""
 
     model_config = STRICT
     collect: PositiveInt
@@ -105,6 +107,7 @@ class Settings(BaseModel):
 
     model_config = STRICT
     seed: NonNegativeInt
+    collectors: PositiveInt = 1  # a run that was recorded before there could be several does not say it
     device: Device
     devices: Devices
     pace: Pace
@@ -207,7 +210,7 @@ def _imported(key: str, target: str) -> Any:
 def open_arguments(node: Mapping[str, Any]) -> dict[str, Any]:
     """Name -> type of what a component's constructor requires and its configuration does not give."""
     target = get_object(node["_target_"])
-    hints = _hints(target)
+    hints = hints_of(target)
     return {
         name: hints.get(name, Any)
         for name, parameter in _named_parameters(target).items()
@@ -223,16 +226,28 @@ def _named_parameters(target: Any) -> dict[str, inspect.Parameter]:
     }
 
 
-def _hints(target: Any) -> dict[str, Any]:
+def hints_of(target: Any) -> dict[str, Any]:
+    """Name -> type hint of what a component's constructor takes, with what is annotated."""
     return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
 
 
 def _argument_model(target: Any, arguments: Mapping[str, Any]) -> type[BaseModel]:
     """A model of those of the target's arguments that are configured; the others are supplied when it is built."""
-    hints, names = _hints(target), list(_named_parameters(target))
+    hints, names = hints_of(target), list(_named_parameters(target))
     plain = {name for name in names if name in arguments and not _is_component(arguments[name])}
-    fields: dict[str, Any] = {name: (hints.get(name, Any) if name in plain else Any, None) for name in names}
+    fields: dict[str, Any] = dict.fromkeys(names, (Any, None))
+    fields |= {name: (_type_of(hints.get(name, Any), arguments[name]), None) for name in plain}
     return create_model("Arguments", __config__=STRICT, **fields)
+
+
+def _type_of(hint: Any, value: Any) -> Any:
+    """What a setting has to be: a list of it, where each of several collectors may have its own."""
+    return list[hint] if isinstance(value, list) and per_collector(hint) is not None else hint
+
+
+def per_collector(hint: Any) -> PerCollector | None:
+    """The mark of a type hint, if it has one."""
+    return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, PerCollector)), None)
 
 
 def _is_component(value: Any) -> bool:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, mean
+from mbrl_async.collectors import settings_of
 from mbrl_async.commands import Tracking, command_settings
 from mbrl_async.config import STRICT, ConfigError, build
 from mbrl_async.envs.task import Task
@@ -65,7 +66,7 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
     client = open_store(settings.tracking.uri)
     cfg = _configuration(client, run_id)
     _require_trusted(cfg, settings.trust)
-    task: Task = build(cfg.env)
+    task: Task = build(DictConfig(settings_of(OmegaConf.to_container(cfg.env, resolve=True), 0)))
     policy = _policy(client, run_id, cfg, task, settings.policy)
     directory = Path(settings.output) if settings.output else Path("evaluations") / run_id
     directory.mkdir(parents=True, exist_ok=True)

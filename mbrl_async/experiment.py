@@ -10,6 +10,7 @@ import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from mbrl_async.collectors import require_one_each, settings_of
 from mbrl_async.config import ConfigError, Settings, build, validate
 from mbrl_async.envs.task import Task
 from mbrl_async.runtime.backend import Backend
@@ -44,10 +45,11 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     configuration: Any = OmegaConf.to_container(cfg, resolve=True)
     workers = configuration["algorithm"]["workers"]
     _require_workers(workers)
-    schedule = _schedule_of(workers, build(cfg.schedule))
+    require_one_each(configuration, settings.collectors)
+    schedule = _schedule_of(workers, settings.collectors, build(cfg.schedule))
     _require_possible(settings, schedule, workers)
     channels = Channels(Stream(), Latest(), Latest())
-    makers = worker_makers(configuration, settings, _spec(cfg), channels)
+    makers = worker_makers(configuration, settings, _spec(configuration), channels)
     _rehearse(makers)
     return Experiment(
         settings=settings,
@@ -66,16 +68,16 @@ def _require_workers(workers: Collection[str]) -> None:
         )
 
 
-def _schedule_of(workers: Collection[str], schedule: Schedule) -> Schedule:
+def _schedule_of(workers: Collection[str], collectors: int, schedule: Schedule) -> Schedule:
     """The schedule of those who take part."""
     try:
-        return schedule.restricted_to(workers)
+        return schedule.restricted_to(workers).shared_among(collectors)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _spec(cfg: DictConfig) -> TaskSpec:
-    task: Task = build(cfg.env)
+def _spec(configuration: Any) -> TaskSpec:
+    task: Task = build(DictConfig(settings_of(configuration["env"], 0)))
     spec = task.spec
     task.close()
     return spec

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from torch import Tensor
 
 from mbrl_async.envs.task import Task, outcome_metrics
 from mbrl_async.results import read_trajectories
-from mbrl_async.types import FloatArray, Metrics, TaskSpec, TaskStep, Trajectory
+from mbrl_async.runtime.schedule import COLLECT, role_of
+from mbrl_async.runtime.trace import read_trace
+from mbrl_async.types import FloatArray, Metrics, PerCollector, TaskSpec, TaskStep, Trajectory
 
 
 class RecordedTask:
@@ -18,12 +21,18 @@ class RecordedTask:
 
     Args:
         task: says what the recorded system was; is never acted on.
-        file: its trajectories, in the order in which they were made.
+        file: the trajectories of the run, in the order in which they came.
+        trace: the file of its trace, which says whose they were.
+        collector: the name of whose this task was.
     """
 
-    def __init__(self, *, task: Task, file: str) -> None:
+    def __init__(
+        self, *, task: Task, file: str, trace: str, collector: Annotated[str, PerCollector(distinct=True)]
+    ) -> None:
         self._task = task
-        self._trajectories = iter(read_trajectories(Path(file)))
+        collected = [record.worker for record in read_trace(Path(trace)) if role_of(record.worker) == COLLECT]
+        trajectories = zip(collected, read_trajectories(Path(file)), strict=True)
+        self._trajectories = iter([trajectory for worker, trajectory in trajectories if worker == collector])
         self._steps: Iterator[TaskStep] = iter(())
 
     @property

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from mbrl_async.collectors import settings_of
 from mbrl_async.config import ConfigError, build, devices_of
 from mbrl_async.differences import COMPUTES, environment_differences
 from mbrl_async.distance import final_parameters, same_parameters
@@ -24,6 +25,7 @@ from mbrl_async.results import TRAJECTORIES_FILE
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.replay import DeviationError
+from mbrl_async.runtime.schedule import collector_names
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.runtime.trace import TRACE_FILE, Counters, StepRecord, read_trace
@@ -113,6 +115,8 @@ def _prepare(
             "_target_": "mbrl_async.recorded_task.RecordedTask",
             "task": cfg.env,
             "file": str(recorded.fetch(TRAJECTORIES_FILE)),
+            "trace": cfg.replay.trace,
+            "collector": list(collector_names(cfg.collectors)),
         }
     if cfg.replay.environment != "any":
         _require_same_environment(recorded, devices_of(cfg.devices))
@@ -122,7 +126,7 @@ def _prepare(
 def _takes_recorded_trajectories(cfg: DictConfig) -> bool:
     if cfg.replay.trajectories != "auto":
         return bool(cfg.replay.trajectories == "recorded")
-    task = build(cfg.env)
+    task = build(DictConfig(settings_of(OmegaConf.to_container(cfg.env, resolve=True), 0)))
     task.close()
     return not task.spec.repeatable
 

@@ -77,6 +77,17 @@ class Interrupted(Exception):  # noqa: N818  (it is no error)
 
 
 @dataclass(frozen=True)
+class PerCollector:
+    """Marks, in the type hint of a component's setting, that several collectors may have it different from each other.
+
+    Its value may then be a list with one item for each of them, as in `env.robot.address`.
+    """
+
+    distinct: bool = False
+    """Whether they have to: two collectors cannot share what this is the address of."""
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What one step of one worker did."""
 

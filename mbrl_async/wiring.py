@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mbrl_async.collectors import settings_of
 from mbrl_async.config import ConfigError, Settings
 from mbrl_async.runtime.channels import Latest, Stream
-from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS
+from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, collector_names, role_of
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.supplies import Supplies, Supply, torch_generator
 from mbrl_async.types import Clock, State, TaskSpec, Trajectory
@@ -19,7 +20,7 @@ Configuration = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Channels:
-    """collect --trajectories--> who learns; learn_model --models--> and improve_policy --policies--> who asks."""
+    """collectors --trajectories--> who learns; learn_model --models--> and improve_policy --policies--> who asks."""
 
     trajectories: Stream[Trajectory]
     models: Latest
@@ -40,8 +41,8 @@ class Maker:
     """Makes a worker of what its constructor asks for by name; can be pickled, so that another process makes it.
 
     Args:
-        worker: its name, of those that `configuration` has.
-        configuration: the composed one, resolved.
+        worker: its name; `configuration` has its role.
+        configuration: the composed one, resolved, as it is for this worker.
         settings: of the run.
         spec: of the task.
         channels: of the run.
@@ -59,20 +60,26 @@ class Maker:
 
     def __call__(self, clock: Clock) -> Worker:
         """Make it, where it will run."""
-        device = "cpu" if self.worker == COLLECT else self.settings.devices.model_dump()[self.worker]
+        role = role_of(self.worker)
+        device = "cpu" if role == COLLECT else self.settings.devices.model_dump()[role]
         table = _parts(self.configuration, self.settings, self.spec) | _channels(self.configuration, self.channels)
         supplies = Supplies(self.worker, device, {**table, "clock": lambda _: clock}, self.settings.seed)
-        node = self.configuration["algorithm"]["workers"][self.worker]
-        made: Worker = supplies.make(f"algorithm.workers.{self.worker}", node, draws_on=device)
+        node = self.configuration["algorithm"]["workers"][role]
+        made: Worker = supplies.make(f"algorithm.workers.{role}", node, draws_on=device)
         return made
 
 
 def worker_makers(
     configuration: Configuration, settings: Settings, spec: TaskSpec, channels: Channels
 ) -> dict[str, WorkerMaker]:
-    """A maker for each worker of the algorithm."""
-    named = configuration["algorithm"]["workers"]
-    return {worker: Maker(worker, configuration, settings, spec, channels) for worker in WORKERS if worker in named}
+    """A maker for each worker of the algorithm, and for each collector; learners see the task as the first one does."""
+    makers: dict[str, WorkerMaker] = {}
+    for role in WORKERS:
+        if role in configuration["algorithm"]["workers"]:
+            names = collector_names(settings.collectors) if role == COLLECT else (role,)
+            for number, name in enumerate(names):
+                makers[name] = Maker(name, settings_of(configuration, number), settings, spec, channels)
+    return makers
 
 
 def _channels(configuration: Configuration, channels: Channels) -> dict[str, Supply]:
@@ -118,7 +125,7 @@ def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> 
         "policy": initial_policy,
         # A model computes on the worker's device for everybody, for the collector that plans with it, too.
         "ensemble": lambda supplies: supplies.make(
-            "dynamics.ensemble", dynamics["ensemble"], device=devices[supplies.worker]
+            "dynamics.ensemble", dynamics["ensemble"], device=devices[role_of(supplies.worker)]
         ),
         "trainer": component("dynamics.training", dynamics["training"]),
         "early_stopping": component("dynamics.early_stopping", dynamics["early_stopping"]),

@@ -18,7 +18,7 @@ from mbrl_async.replay import NotIdenticalError, Replayed, replayed, run_replay
 from mbrl_async.results import read_trajectories, write_trajectories
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.replay import DeviationError
-from mbrl_async.runtime.trace import read_trace
+from mbrl_async.runtime.trace import TRACE_FILE, StepRecord, read_trace, write_trace
 from mbrl_async.types import FloatArray, Trajectory
 from tests.recordings import THREADS, altered, altered_json, altered_line, no_figures, record
 from tests.small import FEW_STEPS, composed
@@ -268,8 +268,10 @@ def test_a_recorded_task_says_what_was_recorded_and_no_more(tmp_path, horizon, t
         for _ in range(2)
     ]
     write_trajectories(tmp_path / "trajectories.safetensors", trajectories)
+    write_trace(tmp_path / TRACE_FILE, [StepRecord("collect", index, 0.0, 1.0, {}) for index in (1, 2)])
     inner = LinearQuadratic(horizon=horizon, control_period=0.1)
-    task = RecordedTask(task=inner, file=str(tmp_path / "trajectories.safetensors"))
+    files = {"file": str(tmp_path / "trajectories.safetensors"), "trace": str(tmp_path / TRACE_FILE)}
+    task = RecordedTask(task=inner, collector="collect", **files)
     assert task.spec == inner.spec
     for trajectory in trajectories:
         assert np.array_equal(task.reset(generator), trajectory.observations[0])

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import zmq
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -24,6 +25,7 @@ from mbrl_async.robot.messages import (
     decoded,
     encoded,
 )
+from mbrl_async.types import PerCollector
 
 ATTEMPTS = 3
 """How often the state is asked for before the robot counts as lost."""
@@ -56,9 +58,9 @@ class NetworkRobot(RealTime):
         *,
         scene: str,
         control_period: PositiveFloat,
-        address: str,
-        server_key: str,
-        client_key: str,
+        address: Annotated[str, PerCollector(distinct=True)],
+        server_key: Annotated[str, PerCollector()],
+        client_key: Annotated[str, PerCollector()],
         timeout_seconds: PositiveFloat,
         move_seconds: PositiveFloat,
         reconnect_seconds: NonNegativeFloat,

@@ -66,7 +66,8 @@ class Latest:
 class Stream(Generic[Item]):
     """Delivers every item once, in the order of arrival. Items are values that nobody changes any more.
 
-    So it has one consumer: what one has drained, another would never see. Wiring refuses a second one.
+    Anybody may put items in, but there is one consumer: what one has drained, another would never see. Wiring refuses
+    a second one.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from mbrl_async.runtime.gate import Gate
 from mbrl_async.runtime.heartbeat import LostWorkerError, Pulse, SilentWorkerError
 from mbrl_async.runtime.recovery import Keeper, Past
 from mbrl_async.runtime.redo import go_on
-from mbrl_async.runtime.schedule import COLLECT, Schedule
+from mbrl_async.runtime.schedule import COLLECT, Schedule, role_of
 from mbrl_async.runtime.state import RunState, RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.trace import Observer
@@ -39,8 +39,8 @@ class Concurrent:
     """Runs each worker, or what stands for it, in a thread of its own.
 
     Args:
-        torch_threads: worker -> threads that torch may use within one operation in the worker's thread.
-        learner_niceness: how much lower the operating system ranks the learners' threads than the collector's.
+        torch_threads: role -> threads that torch may use within one operation in the thread of such a worker.
+        learner_niceness: how much lower the operating system ranks the learners' threads than a collector's.
         hang_seconds: a worker that does not look at the clock for so long in a step has failed; None: it may.
         lost: why a worker cannot go on, be it in a step or not; None: it can. Asked again and again.
     """
@@ -92,7 +92,7 @@ class Concurrent:
         """Go to where the past ended; what was in flight there is published at once, a trajectory given up."""
 
         def step_again(name: str, start: float) -> _Computed:
-            torch.set_num_threads(self._torch_threads[name])
+            torch.set_num_threads(self._torch_threads[role_of(name)])
             try:
                 return _Computed(start, workers[name].step())
             except Exception as error:
@@ -100,8 +100,9 @@ class Concurrent:
                 raise Interrupted from error
 
         threads = torch.get_num_threads()
+        collectors = [name for name in workers if role_of(name) == COLLECT]
         try:
-            begun = go_on(workers, past, state, step_again, dropped=(COLLECT,))
+            begun = go_on(workers, past, state, step_again, dropped=collectors)
             clock.start(past.entries[-1].record.finish if past.entries else 0.0)
             for name, step in begun.items():
                 gate.finish(name, step.start, workers[name], step.report)
@@ -145,8 +146,8 @@ class Concurrent:
     def _prepare_thread(self, name: str) -> None:
         # The first question of a thread resets its number to what another thread set last: ask before setting it.
         torch.get_num_threads()
-        torch.set_num_threads(self._torch_threads[name])
-        if name != COLLECT:
+        torch.set_num_threads(self._torch_threads[role_of(name)])
+        if role_of(name) != COLLECT:
             lower_priority(self._learner_niceness)
 
 

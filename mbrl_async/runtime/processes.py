@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from mbrl_async.runtime.concurrent import Concurrent
 from mbrl_async.runtime.recovery import Keeper
-from mbrl_async.runtime.schedule import COLLECT, Schedule
+from mbrl_async.runtime.schedule import COLLECT, Schedule, role_of
 from mbrl_async.runtime.stand_in import StandIn
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import StopRule, StopSignal
@@ -28,11 +28,11 @@ class Processes:
     So books, checkpoints and trace are those of `Threads`. Makers must be such as can be pickled.
 
     Args:
-        torch_threads: worker -> threads that torch may use within one of its operations.
+        torch_threads: role -> threads that torch may use within one operation of such a worker.
         hang_seconds: a worker that does not look at the clock for so long in a step has failed, and its process is
             killed; None: it may.
-        learner_niceness: how much lower the operating system ranks the learners' processes than the collector's, which
-            has deadlines (0: equal; Linux only).
+        learner_niceness: how much lower the operating system ranks the learners' processes than collectors', which
+            have deadlines (0: equal; Linux only).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Processes:
         resource_tracker.ensure_running()  # else the first thread that starts a process does, and unblocks its signals
         stand_ins = {name: self._stand_in(name, make, stop) for name, make in makers.items()}
         concurrent = Concurrent(
-            torch_threads=dict.fromkeys(makers, 1),  # these threads wait, and copy what they are brought
+            torch_threads=dict.fromkeys(map(role_of, makers), 1),  # these threads wait, and copy what they are brought
             learner_niceness=0,
             hang_seconds=self._hang_seconds,
             lost=lambda name: stand_ins[name].lost(),
@@ -78,5 +78,6 @@ class Processes:
                 stand_in.end(max(0.0, deadline - time.monotonic()))
 
     def _stand_in(self, name: str, make: WorkerMaker, stop: StopSignal) -> StandIn:
-        niceness = 0 if name == COLLECT else self._learner_niceness
-        return StandIn(name, make, self._torch_threads[name], niceness, stop)
+        role = role_of(name)
+        niceness = 0 if role == COLLECT else self._learner_niceness
+        return StandIn(name, make, self._torch_threads[role], niceness, stop)

@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.recovery import Keeper
-from mbrl_async.runtime.schedule import Schedule
+from mbrl_async.runtime.schedule import Schedule, role_of
 from mbrl_async.runtime.state import RunState, RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.trace import Observer, StepRecord, name_of, read_trace
@@ -36,7 +36,7 @@ class Replay:
     """Executes the steps of a trace again, each by its worker, all in this thread.
 
     Args:
-        torch_threads: worker -> threads that torch may use within one of its operations, as in the recorded run.
+        torch_threads: role -> threads that torch may use within one operation of such a worker, as in the recorded run.
         trace: the file that holds the trace.
         until: the last step to execute: its position in the trace, 1 for the first, or `worker:index`. None: all.
 
@@ -146,7 +146,7 @@ class _Execution:
     def _attempt(self, name: str, action: Callable[..., Result], *arguments: object) -> Result | None:
         """Do it with the worker's number of threads; an exception ends the run, but not the program."""
         try:
-            torch.set_num_threads(self._torch_threads[name])
+            torch.set_num_threads(self._torch_threads[role_of(name)])
             return action(*arguments)
         except Interrupted:
             pass

@@ -2,12 +2,15 @@
 
 Workers of one phase run concurrently, each up to its budget of steps. A phase ends when every worker in it has used up
 its budget or has nothing to do; then the next phase begins, for ever. `warm_up` phases come once, before the cycle.
+Several collectors share the budget of `collect`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +20,17 @@ COLLECT = "collect"
 LEARN_MODEL = "learn_model"
 IMPROVE_POLICY = "improve_policy"
 WORKERS = (COLLECT, LEARN_MODEL, IMPROVE_POLICY)
+
+
+def collector_names(collectors: int) -> tuple[str, ...]:
+    """Of so many collectors: `collect`, or `collect_0`, `collect_1`, ..."""
+    return (COLLECT,) if collectors == 1 else tuple(f"{COLLECT}_{number}" for number in range(collectors))
+
+
+def role_of(worker: str) -> str:
+    """What a worker does, be it alone in that or one of several: `collect` of `collect_1`."""
+    return re.sub(r"_\d+$", "", worker)
+
 
 Phase = Mapping[str, float]
 """Worker -> most steps in this phase; infinity for no limit."""
@@ -78,14 +92,38 @@ class Schedule:
                 )
         return Schedule(warm_up=_without_others(self._warm_up, workers), cycle=_without_others(self._cycle, workers))
 
+    def shared_among(self, collectors: int) -> Schedule:
+        """The same schedule for so many collectors, to whom `collect` means all of them.
+
+        They share its budget as equally as whole steps allow, and the first of them do one more than the others; no
+        limit is none for each.
+
+        Raises:
+            ValueError: one of them would never work.
+        """
+        most = max(phase.get(COLLECT, 0) for phase in self._cycle)
+        if most < collectors:
+            raise ValueError(
+                f"collectors={collectors} are too many for this schedule: no phase of its cycle collects more than "
+                f"{most:g}, so {collector_names(collectors)[-1]} would never work. Use collectors={most:g}, or a phase "
+                f"with {COLLECT}: {collectors} (iteration.rollouts={collectors})."
+            )
+        shared = copy(self)
+        shared._warm_up = [_shared(phase, collectors) for phase in self._warm_up]
+        shared._cycle = [_shared(phase, collectors) for phase in self._cycle]
+        return shared
+
     @property
     def collects_without_limit(self) -> bool:
-        """Whether some phase lets the collector go on for ever."""
-        return any(math.isinf(phase.get(COLLECT, 0)) for phase in (*self._warm_up, *self._cycle))
+        """Whether some phase lets a collector go on for ever."""
+        phases = (*self._warm_up, *self._cycle)
+        return any(
+            math.isinf(budget) and role_of(worker) == COLLECT for phase in phases for worker, budget in phase.items()
+        )
 
-    def concurrent(self, *workers: str) -> bool:
-        """Whether in some phase all these work at the same time."""
-        return any(set(workers) <= set(phase) for phase in (*self._warm_up, *self._cycle))
+    def concurrent(self, *roles: str) -> bool:
+        """Whether in some phase workers of all these roles work at the same time."""
+        return any(set(roles) <= set(map(role_of, phase)) for phase in (*self._warm_up, *self._cycle))
 
     @property
     def takes_turns(self) -> bool:
@@ -137,6 +175,25 @@ def _unroll(key: str, entries: Sequence[Mapping[str, Any]]) -> list[Phase]:
 def _without_others(phases: Sequence[Phase], workers: Collection[str]) -> list[Phase]:
     restricted = [{worker: budget for worker, budget in phase.items() if worker in workers} for phase in phases]
     return [phase for phase in restricted if phase]
+
+
+def _shared(phase: Phase, collectors: int) -> Phase:
+    """The phase, in which the budget of the collectors is divided among them; who gets nothing is left out."""
+    shared: dict[str, float] = {}
+    for worker, budget in phase.items():
+        if worker == COLLECT:
+            shared |= dict(zip(collector_names(collectors), _divided(budget, collectors), strict=True))
+        else:
+            shared[worker] = budget
+    return {worker: budget for worker, budget in shared.items() if budget}
+
+
+def _divided(budget: float, among: int) -> list[float]:
+    """Whole numbers that add up to the budget and differ by one at most, the larger ones first."""
+    if math.isinf(budget):
+        return [budget] * among
+    least, rest = divmod(budget, among)
+    return [least + (number < rest) for number in range(among)]
 
 
 def _repeated(key: str, entry: Mapping[str, Any]) -> list[Phase]:

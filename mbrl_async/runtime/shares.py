@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean
 from typing import Literal
 
+from mbrl_async.runtime.schedule import role_of
 from mbrl_async.types import Metrics, State
 
 Activity = Literal["busy", "idle", "blocked"]
@@ -51,8 +53,13 @@ class Shares:
         self._now = state["now"]
 
     def metrics(self) -> Metrics:
-        """`share/<activity>_<worker>`, of the run so far; the three of a worker add up to 1."""
-        return {
-            f"share/{activity}_{worker}": seconds / self._now if self._now > 0 else 0.0
-            for (activity, worker), seconds in self._seconds.items()
-        }
+        """`share/<activity>_<worker>`, of the run so far; the three of a worker add up to 1.
+
+        Of several workers with one role there is also the mean, under the role's name.
+        """
+        shares: dict[str, list[float]] = {}
+        for (activity, worker), seconds in self._seconds.items():
+            for name in dict.fromkeys((role_of(worker), worker)):
+                share = seconds / self._now if self._now > 0 else 0.0
+                shares.setdefault(f"share/{activity}_{name}", []).append(share)
+        return {name: fmean(each) for name, each in shares.items()}

@@ -21,7 +21,7 @@ from mbrl_async.runtime.clock import MEASURED, Cost, VirtualClock
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.recovery import Keeper, Past
 from mbrl_async.runtime.redo import go_on
-from mbrl_async.runtime.schedule import COLLECT, WORKERS, Schedule
+from mbrl_async.runtime.schedule import COLLECT, WORKERS, Schedule, role_of
 from mbrl_async.runtime.state import RunState, RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.trace import Observer
@@ -40,8 +40,8 @@ class Simulated:
     """Runs all workers in one thread, each in its own virtual time.
 
     Args:
-        torch_threads: worker -> threads that torch may use within one of its operations.
-        costs: seconds that a step of each learner lasts, and that the collector takes to compute an action, or
+        torch_threads: role -> threads that torch may use within one operation of such a worker.
+        costs: seconds that a step of each learner lasts, and that a collector takes to compute an action, or
             `measured`; so is what is not given, and all if this is the word `measured`.
 
     Raises:
@@ -130,7 +130,7 @@ class _Simulation:
             self._in_flight = go_on(self._workers, past, self._state, self._step_again)
 
     def _step_again(self, name: str, start: float) -> _StepInFlight:
-        torch.set_num_threads(self._torch_threads[name])
+        torch.set_num_threads(self._torch_threads[role_of(name)])
         try:
             return self._step(name, start, time.thread_time())
         except Exception as error:
@@ -149,7 +149,7 @@ class _Simulation:
 
     def _attempt(self, name: str, action: Callable[..., None], *arguments: object) -> None:
         """A worker's exception ends the run, but not the program."""
-        torch.set_num_threads(self._torch_threads[name])
+        torch.set_num_threads(self._torch_threads[role_of(name)])
         try:
             action(name, *arguments)
         except Interrupted:
@@ -184,8 +184,8 @@ class _Simulation:
         return _StepInFlight(start, finish, report)
 
     def _cost(self, name: str, computing: float) -> float:
-        """Seconds that a step takes besides what passed on its clock, where the collector's computing passed."""
-        if name == COLLECT:
+        """Seconds that a step takes besides what passed on its clock, where a collector's computing passed."""
+        if role_of(name) == COLLECT:
             return 0.0
         cost = self._costs[name]
         return computing if isinstance(cost, str) else cost

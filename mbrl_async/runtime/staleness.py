@@ -18,8 +18,8 @@ class Staleness:
         """The next version of `channel` came out at `time`, in seconds on the run's clock."""
         self._published[channel].append(time)
 
-    def metrics(self, pulled: Mapping[str, int], finish: float) -> Metrics:
-        """Of a step that used the versions `pulled` and ended at `finish`.
+    def metrics(self, pulled: Mapping[str, int], finish: float, suffix: str = "") -> Metrics:
+        """Of a step that used the versions `pulled` and ended at `finish`; `suffix`: of the metrics' names.
 
         For each channel that had something: `staleness/<channel>_versions`, how many newer versions were out when the
         step ended, and `staleness/<channel>_seconds`, how long the used one had been out by then.
@@ -28,6 +28,6 @@ class Staleness:
         for channel, version in pulled.items():
             times = self._published[channel]
             if 0 < version <= len(times):
-                metrics[f"staleness/{channel}_versions"] = float(len(times) - version)
-                metrics[f"staleness/{channel}_seconds"] = finish - times[version - 1]
+                metrics[f"staleness/{channel}_versions{suffix}"] = float(len(times) - version)
+                metrics[f"staleness/{channel}_seconds{suffix}"] = finish - times[version - 1]
         return metrics

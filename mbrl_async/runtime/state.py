@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mbrl_async.runtime.cut import Cut
 from mbrl_async.runtime.recovery import Books, Entry, InFlight, Keeper, Past
-from mbrl_async.runtime.schedule import Progress, Schedule
+from mbrl_async.runtime.schedule import COLLECT, Progress, Schedule, role_of
 from mbrl_async.runtime.shares import Shares
 from mbrl_async.runtime.staleness import Staleness
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
@@ -61,6 +61,7 @@ class RunState:
         self._shares = Shares(workers)
         self._staleness = Staleness()
         self._steps = dict.fromkeys(workers, 0)
+        self._collectors = [role_of(worker) for worker in workers].count(COLLECT)
         self._failure: WorkerFailure | None = None
         self.counters = Counters()
         self.records: list[StepRecord] = []
@@ -178,7 +179,7 @@ class RunState:
             trajectories=self.counters.trajectories + report.trajectories,
             env_steps=self.counters.env_steps + report.env_steps,
             seconds=record.finish,
-            collection_seconds=self.counters.collection_seconds + report.collection_seconds,
+            collection_seconds=self.counters.collection_seconds + report.collection_seconds / max(1, self._collectors),
         )
 
     def _wait(self, worker: str) -> None:
@@ -189,8 +190,12 @@ class RunState:
                 self._shares.set(each, "idle" if each in self._progress.idle else "blocked")
 
     def _metrics(self, record: StepRecord, report: StepReport) -> Metrics:
-        metrics = {f"{record.worker}/{name}": value for name, value in report.metrics.items()}
+        role, worker = role_of(record.worker), record.worker
+        metrics = {f"{role}/{name}": value for name, value in report.metrics.items()}
         metrics |= self._staleness.metrics(record.pulled, record.finish)
+        if worker != role:  # one of several: beside what is of all, what is of this one
+            metrics |= {f"{worker}/{name}": value for name, value in report.metrics.items()}
+            metrics |= self._staleness.metrics(record.pulled, record.finish, suffix=f"_{worker}")
         if report.trajectories:
             metrics |= self._run_metrics() | self._shares.metrics()
         return metrics

@@ -20,11 +20,11 @@ class Threads:
     """Runs each worker in a thread of its own.
 
     Args:
-        torch_threads: worker -> threads that torch may use within one of its operations.
+        torch_threads: role -> threads that torch may use within one operation of such a worker.
         hang_seconds: a worker that does not look at the clock for so long in a step has failed; None: it may. All look
             far more often than once a second, except while a task or a robot answers.
-        learner_niceness: how much lower the operating system ranks learners than the collector, which has deadlines
-            (0: equal; Linux only).
+        learner_niceness: how much lower the operating system ranks learners than collectors, which have deadlines (0:
+            equal; Linux only).
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class StepRecord:
 
     worker: str
     index: int
-    """1 for the first step of this worker; also the version of what the step published."""
+    """1 for the first step of this worker; also the version of what the step published, if nobody else publishes it."""
     start: float
     finish: float
     pulled: Mapping[str, int]
@@ -46,7 +46,8 @@ class Counters:
     env_steps: int = 0
     seconds: float = 0.0
     collection_seconds: float = 0.0
-    """Control periods of the real system so far: the least time that any run with this data can take."""
+    """Control periods of the real system so far: the least time that any run with this data can take. Of several
+    systems, the mean."""
 
 
 class Observer(Protocol):

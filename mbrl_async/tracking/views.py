@@ -108,9 +108,15 @@ def _worker_row(snapshot: Snapshot, worker: str, channel: str) -> tuple[Renderab
         _number(busy, ".0%"),
         _bar(busy or 0.0, BUSY_BAR_WIDTH),
         channel,
-        _number(snapshot.metrics.get(f"staleness/{channel}_versions"), ".0f"),
-        _number(snapshot.metrics.get(f"staleness/{channel}_seconds"), ".1f", " s"),
+        _number(_staleness(snapshot, worker, channel, "versions"), ".0f"),
+        _number(_staleness(snapshot, worker, channel, "seconds"), ".1f", " s"),
     )
+
+
+def _staleness(snapshot: Snapshot, worker: str, channel: str, unit: str) -> float | None:
+    """Of what the worker used last: its own, where others use such versions as well."""
+    name = f"staleness/{channel}_{unit}"
+    return snapshot.metrics.get(f"{name}_{worker}", snapshot.metrics.get(name))
 
 
 def _results(snapshot: Snapshot) -> str:

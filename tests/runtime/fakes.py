@@ -10,7 +10,7 @@ import torch
 
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.recovery import Entry, Past, Snapshot
-from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL
+from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, collector_names
 from mbrl_async.runtime.trace import Counters, StepRecord
 from mbrl_async.runtime.worker import WorkerMaker
 from mbrl_async.types import INPUTS, Clock, Metrics, Parameters, State, StepReport
@@ -31,14 +31,14 @@ class Wires:
 
 
 class FakeCollector:
-    """Trajectory n is the number n."""
+    """Trajectory n is the number n, counted from `before`, so that it says whose it is."""
 
     publishes = "trajectories"
 
-    def __init__(self, wires: Wires, clock: Clock, period: float) -> None:
-        self.wires, self.clock, self.period = wires, clock, period
+    def __init__(self, wires: Wires, clock: Clock, period: float, name: str = COLLECT, before: int = 0) -> None:
+        self.wires, self.clock, self.period, self.name = wires, clock, period, name
         self.version = 0
-        self.count = 0
+        self.count = before
 
     @property
     def pulled(self) -> Mapping[str, int]:
@@ -70,7 +70,7 @@ class FakeCollector:
         self.count, self.version = state["count"], state.get(INPUTS, 0)
 
     def close(self) -> None:
-        self.wires.closed.put(COLLECT)
+        self.wires.closed.put(self.name)
 
 
 class FakeModelLearner:
@@ -195,9 +195,16 @@ class Making:
         return self.fake(self.wires, clock, *self.arguments)
 
 
-def fake_makers(wires: Wires, *, period: float = PERIOD, epochs: int = 3) -> dict[str, WorkerMaker]:
+OF_EACH = 1000
+"""Collector i counts its trajectories from so many times i."""
+
+
+def fake_makers(
+    wires: Wires, *, period: float = PERIOD, epochs: int = 3, collectors: int = 1
+) -> dict[str, WorkerMaker]:
+    names = collector_names(collectors)
     return {
-        COLLECT: Making(FakeCollector, wires, (period,)),
+        **{name: Making(FakeCollector, wires, (period, name, OF_EACH * i)) for i, name in enumerate(names)},
         LEARN_MODEL: Making(FakeModelLearner, wires, (epochs,)),
         IMPROVE_POLICY: Making(FakePolicyLearner, wires),
     }

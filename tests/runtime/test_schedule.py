@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, Schedule
+from mbrl_async.runtime.schedule import (
+    COLLECT,
+    IMPROVE_POLICY,
+    LEARN_MODEL,
+    Progress,
+    Schedule,
+    collector_names,
+    role_of,
+)
 
 ENDLESS = {COLLECT: math.inf, LEARN_MODEL: math.inf, IMPROVE_POLICY: math.inf}
 
@@ -124,3 +132,65 @@ def test_concurrent_tells_who_may_work_at_the_same_time():
     schedule = Schedule(warm_up=[{COLLECT: 1, LEARN_MODEL: 1}], cycle=[{COLLECT: 1}, {IMPROVE_POLICY: 1}])
     assert schedule.concurrent(COLLECT, LEARN_MODEL)
     assert not schedule.concurrent(COLLECT, IMPROVE_POLICY)
+
+
+def phase_of(schedule: Schedule, phase: int) -> dict[str, int]:
+    """Worker -> steps in a phase in which everybody has something to do."""
+    steps: dict[str, int] = {}
+    progress = Progress(phase)
+    while progress.phase == phase:
+        worker = min(schedule.allowed(progress))
+        steps[worker] = steps.get(worker, 0) + 1
+        progress = schedule.after(progress, worker, idle=False)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("budget", "shares"),
+    [
+        (3, {"collect_0": 1, "collect_1": 1, "collect_2": 1}),
+        (10, {"collect_0": 4, "collect_1": 3, "collect_2": 3}),
+        (2, {"collect_0": 1, "collect_1": 1}),
+    ],
+)
+def test_collectors_share_the_budget_of_a_phase_to_the_last_step(budget, shares):
+    schedule = Schedule(warm_up=[{COLLECT: budget}], cycle=[{COLLECT: 3, LEARN_MODEL: 2}]).shared_among(3)
+    assert phase_of(schedule, 0) == shares
+    assert phase_of(schedule, 1) == {"collect_0": 1, "collect_1": 1, "collect_2": 1, LEARN_MODEL: 2}
+
+
+def test_without_a_limit_there_is_none_for_any_collector():
+    schedule = Schedule(warm_up=[{COLLECT: 1}], cycle=[ENDLESS]).shared_among(2)
+    assert schedule.allowed(schedule.start()) == {"collect_0"}, "one trajectory is one collector's"
+    endless = {"collect_0", "collect_1", LEARN_MODEL, IMPROVE_POLICY}
+    assert schedule.allowed(Progress(1)) == endless
+    assert schedule.allowed(Progress(1, dict.fromkeys(endless, 1000))) == endless
+    assert schedule.collects_without_limit
+    assert schedule.concurrent(COLLECT, IMPROVE_POLICY)
+
+
+def test_several_collectors_do_not_take_turns():
+    alone = Schedule(warm_up=[], cycle=[{COLLECT: 4}, {LEARN_MODEL: 1}])
+    assert alone.takes_turns
+    assert alone.shared_among(1).takes_turns
+    assert not alone.shared_among(2).takes_turns
+    assert not alone.shared_among(2).collects_without_limit
+
+
+def test_more_collectors_than_a_phase_has_trajectories_are_refused():
+    schedule = Schedule(warm_up=[{COLLECT: 9}], cycle=[{COLLECT: 2}, {LEARN_MODEL: 1}])
+    with pytest.raises(ValueError, match=r"collectors=3 are too many .* more than 2, so collect_2 would never work"):
+        schedule.shared_among(3)
+
+
+@pytest.mark.parametrize(
+    ("worker", "role"),
+    [(COLLECT, COLLECT), ("collect_0", COLLECT), ("collect_12", COLLECT), (LEARN_MODEL, LEARN_MODEL)],
+)
+def test_a_worker_has_the_role_that_its_name_begins_with(worker, role):
+    assert role_of(worker) == role
+
+
+def test_collectors_are_numbered_unless_there_is_one():
+    assert collector_names(1) == (COLLECT,)
+    assert collector_names(3) == ("collect_0", "collect_1", "collect_2")

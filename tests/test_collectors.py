@@ -12,8 +12,13 @@ from mbrl_async.collectors import require_one_each, settings_of
 from mbrl_async.config import ConfigError, validate
 from mbrl_async.experiment import build_experiment
 from mbrl_async.runtime.clock import VirtualClock
-from mbrl_async.runtime.stop import StopSignal
-from tests.small import composed, small
+from mbrl_async.runtime.digest import digest
+from mbrl_async.runtime.recovery import Forgetful
+from mbrl_async.runtime.schedule import role_of
+from mbrl_async.runtime.stop import Ending, StopSignal
+from mbrl_async.runtime.trace import StepRecord
+from tests.runtime.fakes import Recorder
+from tests.small import FEW_STEPS, FIXED_COSTS, composed, small
 
 NETWORK = ("env=arm_reach", "env/robot=network")
 ADDRESS = "env.robot.address"
@@ -103,3 +108,39 @@ def test_a_collector_that_would_never_work_is_refused(overrides, most):
 def test_every_algorithm_can_have_several(algorithm):
     makers = build_experiment(composed(*small("schedule=sync", f"algorithm={algorithm}", "collectors=2"))).makers
     assert {"collect_0", "collect_1"} < set(makers)
+
+
+def left_by(*overrides: str) -> tuple[list[StepRecord], list[str | None]]:
+    """The trace of a small run of two collectors, and digests of what its channels held at the end."""
+    experiment = build_experiment(composed(*small("collectors=2", *overrides)))
+    run = experiment.backend.run
+    summary = run(experiment.makers, experiment.schedule, experiment.rule, StopSignal(), Recorder(), Forgetful())
+    assert summary.ending is Ending.FINISHED
+    channels = experiment.channels
+    newest = [each.get() for each in (channels.models, channels.policies)]
+    published = [digest({} if each is None else each.parameters) for each in newest]
+    return summary.records, [*published, *(digest(each.tensors) for each in channels.trajectories.history)]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("schedule=sync", *FEW_STEPS), ("algorithm=mb_mpc",), ("algorithm=mb_mpo",)],
+    ids=["async", "sync", "mb_mpc", "mb_mpo"],
+)
+def test_simulated_runs_with_fixed_costs_repeat_to_the_last_bit(overrides):
+    records, published = left_by(*FIXED_COSTS, *overrides)
+    assert (records, published) == left_by(*FIXED_COSTS, *overrides)
+    collected = [record for record in records if role_of(record.worker) == "collect"]
+    assert len({record.digest for record in collected}) == len(collected) == 5, "no two trajectories are the same"
+
+
+@pytest.mark.parametrize("algorithm", ["trpo", "ppo"])
+@pytest.mark.parametrize("backend", [FIXED_COSTS, ("backend=threads", "pace.factor=0")], ids=["simulated", "threads"])
+def test_on_policy_updates_get_exactly_the_trajectories_of_an_iteration_from_all_collectors(algorithm, backend):
+    settings = ("schedule=sync", "iteration.rollouts=3", "stop.trajectories=9")
+    records, _ = left_by(*backend, f"algorithm={algorithm}", *settings)
+    updates = [record.pulled["trajectories"] for record in records if record.worker == "improve_policy"]
+    assert updates == [3, 6]
+    collected = sorted((each.worker, each.pulled["policy"]) for each in records if role_of(each.worker) == "collect")
+    iteration = ("collect_0", "collect_0", "collect_1")
+    assert collected == sorted((worker, policy) for policy in range(3) for worker in iteration)

@@ -111,6 +111,39 @@ def test_every_metric_is_documented_and_every_documented_metric_is_logged(job, t
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_several_collectors_have_the_documented_metrics_together_and_each(job, tmp_path):
+    """Also the number of trajectories is exactly that of the stop rule, though it is none of whole turns."""
+    run_job(job(*FIXED_COSTS, "collectors=2"))
+    client, run = only_run(tmp_path)
+    together = documented("me_trpo")
+    of_each = {
+        name
+        for collector in ("collect_0", "collect_1")
+        for each in together
+        for name in (
+            each.replace("collect/", f"{collector}/") if each.startswith("collect/") else "",
+            f"{each}{collector.removeprefix('collect')}" if re.match(r"share/\w+_collect$", each) else "",
+            f"{each}_{collector}" if each.startswith("staleness/policy_") else "",
+        )
+        if name
+    }
+    assert set(run.data.metrics) == together | of_each
+
+    def history(name: str) -> list[float]:
+        return [metric.value for metric in client.get_metric_history(run.info.run_id, name)]
+
+    returns = [each.undiscounted_return for each in read_trajectories(tmp_path / "output/trajectories.safetensors")]
+    assert history("collect/return") == returns
+    assert len(returns) == 5
+    whose = [each.worker for each in read_trace(tmp_path / "output/trace.jsonl") if "collect" in each.worker]
+    for collector in ("collect_0", "collect_1"):
+        own = [value for value, worker in zip(returns, whose, strict=True) if worker == collector]
+        assert own
+        assert history(f"{collector}/return") == own
+    assert history("run/env_steps")[-1] == 100
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_a_failing_worker_is_named_and_the_run_is_failed_with_all_it_had(job, tmp_path, monkeypatch):
     improve = ImaginedPolicyImprovement.improve
 

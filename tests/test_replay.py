@@ -252,6 +252,20 @@ def test_what_cannot_be_meant_is_refused(client, recording, override, sentence):
         replayed(recording[0], uri=client.tracking_uri, overrides=[override])
 
 
+@pytest.mark.parametrize("overrides", [(), (UNREPEATABLE, "+env.repeatable=false")], ids=["anew", "recorded"])
+def test_a_run_of_several_collectors_is_replayed_each_with_its_own_trajectories(client, tmp_path, overrides):
+    run_id = record(client, tmp_path, *THREADS, *overrides, "collectors=2", "stop.trajectories=6")
+    recorded = read_trace(tmp_path / "trace.jsonl")
+    again = replayed(run_id, uri=client.tracking_uri, overrides=overrides[:1])  # foreign code is named anew
+    assert again.summary.failure is None
+    assert again.summary.records == recorded
+    assert {"collect_0", "collect_1"} < set(again.workers)
+    history = again.channels.trajectories.history
+    for mine, other in zip(history, read_trajectories(tmp_path / "trajectories.safetensors"), strict=True):
+        assert np.array_equal(mine.observations, other.observations)
+        assert np.array_equal(mine.actions, other.actions)
+
+
 @pytest.mark.parametrize(
     ("horizon", "terminated", "ending"),
     [(3, False, (False, False)), (3, True, (True, False)), (9, True, (True, False)), (9, False, (False, True))],

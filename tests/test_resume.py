@@ -138,6 +138,18 @@ def test_a_killed_simulated_run_ends_as_if_it_had_not_been_killed(job, whole, re
     assert (run.info.status, run.data.tags["resumed"]) == ("FINISHED", "1")
 
 
+def test_a_killed_run_of_several_collectors_ends_as_if_it_had_not_been_killed(job, resume, client):
+    whole, killed = (job(name, *ASYNC, "collectors=2") for name in ("whole", "killed"))
+    run_job(whole)
+    run_job(killed)
+    cut_off(killed, client, 0.6)
+    resume(run_id(killed, client))
+    assert {record.worker for record in read_trace(killed.output / "trace.jsonl")} > {"collect_0", "collect_1"}
+    assert left_by(killed, client) == left_by(whole, client)
+    with pytest.raises(ConfigError, match="collectors=3 cannot be changed in a resumed run"):
+        resume(run_id(killed, client), "collectors=3")
+
+
 @pytest.mark.parametrize("backend", [ASYNC, SYNC_ON_THREADS], ids=["simulated", "threads"])
 def test_an_interrupted_run_ends_as_if_it_had_not_been_interrupted(job, whole, resume, client, monkeypatch, backend):
     interrupted = job("interrupted", *backend)

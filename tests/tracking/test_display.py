@@ -62,6 +62,22 @@ def test_a_terminal_keeps_the_last_state_on_screen():
     assert "per trajectory 33 policy updates, 9 model epochs" in last
 
 
+def test_each_of_several_collectors_has_a_row_of_its_own_with_its_own_staleness():
+    console = recorded_console(terminal=True)
+    counters = Counters(2, 400, 10.5, 10.0)
+    with display_on(console) as display:
+        for name, versions in (("collect_0", 35.0), ("collect_1", 7.0)):
+            metrics = {"collect/return": versions, "share/busy_collect_0": 0.97, "share/busy_collect_1": 0.5}
+            metrics |= {"staleness/policy_versions": versions, "staleness/policy_seconds": 1.0}
+            metrics |= {f"staleness/policy_versions_{name}": versions, f"staleness/policy_seconds_{name}": versions / 2}
+            display.on_step(StepRecord(name, 1, 0.0, 1.0, {"policy": 1}), metrics, counters)
+    rows = [line.split() for line in text_of(console).split("hopper · async")[-1].splitlines()]
+    assert [(row[:3], row[-3:]) for row in rows if row and row[0].startswith("collect")] == [
+        (["collect_0", "1", "97%"], ["35", "17.5", "s"]),
+        (["collect_1", "1", "50%"], ["7", "3.5", "s"]),
+    ]
+
+
 def test_a_terminal_shows_a_run_before_its_first_step_and_without_a_limit_on_trajectories():
     console = recorded_console(terminal=True)
     with display_on(console, trajectories=None):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
@@ -23,15 +23,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, mean
+from mbrl_async.checkpoint.codec import CheckpointError
+from mbrl_async.checkpoint.snapshots import read_snapshot
 from mbrl_async.collectors import settings_of
 from mbrl_async.commands import Tracking, command_settings
 from mbrl_async.config import STRICT, ConfigError, build
 from mbrl_async.envs.task import Task
-from mbrl_async.evaluation import Act, mean_action, play, record, sampled_action
-from mbrl_async.policies.adapted import own_parameters
-from mbrl_async.policies.gaussian_mlp import GaussianMLP
+from mbrl_async.evaluation import play, record
+from mbrl_async.players import PLANNER_SECTIONS, MisfitError, Player, planner_players, plans, policy_players
+from mbrl_async.results import MODEL_FILE, POLICY_FILE
 from mbrl_async.tracking.store import TrackingError, open_store
 from mbrl_async.trust import foreign_targets
+from mbrl_async.types import NonFiniteError, Parameters
 
 ARTIFACT_FOLDER = "evaluation"
 CONFIGURATION_FILE = "config.yaml"
@@ -44,7 +47,9 @@ class Settings(BaseModel):
     model_config = STRICT
     episodes: PositiveInt
     seed: NonNegativeInt
-    policy: str
+    policy: str | None
+    model: str | None
+    snapshot: str | None
     video: bool
     confidence: Annotated[float, Field(gt=0, lt=1)]
     resamples: Annotated[int, Field(ge=100)]
@@ -53,24 +58,58 @@ class Settings(BaseModel):
     tracking: Tracking
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What of a run is played."""
+
+    name: str
+    """Of the parameters, and of the setting that says which."""
+    file: str
+    """The artifact that a run ends with."""
+    channel: str
+    """The field of `Channels` that holds them."""
+    sections: Sequence[str]
+    """Those of the configuration whose code is executed."""
+    acts: str
+    """A verb for who acts."""
+
+
+POLICY = Kind("policy", POLICY_FILE, "policies", ("env", "policy"), "acts with a policy")
+PLANNER = Kind("model", MODEL_FILE, "models", PLANNER_SECTIONS, "plans in a model")
+
+SOURCES = ("policy", "model", "snapshot")
+"""Settings that say which parameters are played."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    setting: str
+    """Where the parameters are from, as the user would write it."""
+    parameters: Parameters
+
+
 def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Estimate]:
-    """Play the run's policy; print, write and log what came out.
+    """Play what the run has learned; print, write and log what came out.
 
     Returns:
-        `deterministic` and `stochastic` -> mean return (1,), with its interval over episodes.
+        `deterministic` and `stochastic`, or of a planner `planned` -> mean return (1,), with its interval over
+        episodes.
 
     Raises:
-        ConfigError: the run has no such policy, or cannot be played as asked.
+        ConfigError: the run has nothing of the kind, or cannot be played as asked.
+        NonFiniteError: the model predicts what is not finite.
         TrackingError: MLflow cannot be used as configured.
     """
     client = open_store(settings.tracking.uri)
     cfg = _configuration(client, run_id)
-    _require_trusted(cfg, settings.trust)
+    kind = PLANNER if plans(cfg) else POLICY
+    _require_trusted(cfg, kind, settings.trust)
+    source = _source(client, run_id, settings, kind)
     task: Task = build(DictConfig(settings_of(OmegaConf.to_container(cfg.env, resolve=True), 0)))
-    policy = _policy(client, run_id, cfg, task, settings.policy)
+    players = _players(cfg, task, source, settings.seed)
     directory = Path(settings.output) if settings.output else Path("evaluations") / run_id
     directory.mkdir(parents=True, exist_ok=True)
-    returns = {name: _returns(task, act, name, settings, directory) for name, act in _kinds(policy, settings.seed)}
+    returns = {name: _returns(task, player, name, settings, directory) for name, player in players.items()}
     task.close()
     resampling = Resampling(settings.confidence, settings.resamples, np.random.default_rng(settings.seed))
     estimates = {
@@ -82,21 +121,16 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
     return estimates
 
 
-def _kinds(policy: GaussianMLP, seed: int) -> Iterator[tuple[str, Act]]:
-    yield "deterministic", partial(mean_action, policy)
-    yield "stochastic", partial(sampled_action, policy, torch.Generator().manual_seed(seed))
-
-
-def _returns(task: Task, act: Act, name: str, settings: Settings, directory: Path) -> np.ndarray[Any, Any]:
+def _returns(task: Task, player: Player, name: str, settings: Settings, directory: Path) -> np.ndarray[Any, Any]:
     """(episodes,); all kinds play from the same start states."""
     generator = np.random.default_rng(settings.seed)
     first = []
     if settings.video:
         try:
-            first = [record(task, act, np.random.default_rng(settings.seed), directory / f"{name}.mp4")]
+            first = [record(task, player(), generator, directory / f"{name}.mp4")]
         except RuntimeError as error:
             raise ConfigError(str(error)) from error
-    return np.array(first + [play(task, act, generator) for _ in range(settings.episodes - len(first))])
+    return np.array(first + [play(task, player(), generator) for _ in range(settings.episodes - len(first))])
 
 
 def _configuration(client: MlflowClient, run_id: str) -> DictConfig:
@@ -107,22 +141,51 @@ def _configuration(client: MlflowClient, run_id: str) -> DictConfig:
     return cfg
 
 
-def _policy(client: MlflowClient, run_id: str, cfg: DictConfig, task: Task, artifact: str) -> GaussianMLP:
-    spec = task.spec
-    policy: GaussianMLP = build(
-        cfg.policy,
-        observation_size=spec.observation_size,
-        action_size=spec.action_size,
-        generator=torch.Generator(),
-        device="cpu",
-    )
+def _players(cfg: DictConfig, task: Task, source: _Source, seed: int) -> dict[str, Player]:
+    try:
+        if plans(cfg):
+            return planner_players(cfg, task, source.parameters, seed)
+        return policy_players(cfg, task.spec, source.parameters, seed)
+    except MisfitError as error:
+        raise ConfigError(f"{source.setting} {error}") from error
+
+
+def _source(client: MlflowClient, run_id: str, settings: Settings, kind: Kind) -> _Source:
+    """Where the user wants it from."""
+    _require_one_source(settings, kind)
+    if settings.snapshot is not None:
+        return _Source(f"snapshot={settings.snapshot}", _from_snapshot(settings.snapshot, kind))
+    artifact = getattr(settings, kind.name) or kind.file
+    setting = f"{kind.name}={artifact}"
     with TemporaryDirectory() as folder:
         path = _download(client, run_id, artifact, folder)
         try:
-            policy.load_state_dict(own_parameters(load_file(path)))
-        except (SafetensorError, RuntimeError) as error:
-            raise ConfigError(f"policy={artifact} holds no parameters of this run's policy ({error}).") from error
-    return policy
+            return _Source(setting, load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{setting} holds no parameters of this run's {kind.name} ({error}).") from error
+
+
+def _require_one_source(settings: Settings, kind: Kind) -> None:
+    given = {name: value for name in SOURCES if (value := getattr(settings, name)) is not None}
+    said = " and ".join(f"{name}={value}" for name, value in given.items())
+    if len(given) > 1:
+        raise ConfigError(f"{said} name several things to play: give one of them.")
+    if not given.keys() <= {kind.name, "snapshot"}:
+        raise ConfigError(f"{said} cannot be played: this run {kind.acts}; write {kind.name}= or snapshot= instead.")
+
+
+def _from_snapshot(folder: str, kind: Kind) -> Parameters:
+    try:
+        held = read_snapshot(Path(folder)).channels[kind.channel]
+    except (CheckpointError, OSError, KeyError) as error:
+        raise ConfigError(
+            f"snapshot={folder} is no snapshot that can be read ({error}): give a folder in checkpoint/snapshots of "
+            "the run's files."
+        ) from error
+    if not held:
+        raise ConfigError(f"snapshot={folder} was made before there was a {kind.name}: give a later one.")
+    parameters: Parameters = held["parameters"]
+    return parameters
 
 
 def _download(client: MlflowClient, run_id: str, artifact: str, folder: str) -> str:
@@ -140,10 +203,10 @@ def _artifacts(client: MlflowClient, run_id: str) -> list[str]:
         raise ConfigError(f"There is no run {run_id}: copy the id of one from mlflow ui.") from error
 
 
-def _require_trusted(cfg: DictConfig, trust: bool) -> None:
+def _require_trusted(cfg: DictConfig, kind: Kind, trust: bool) -> None:
     """A configuration names classes: those of others are imported only if the user says so."""
     # Resolved, as it will be built: an interpolation could bring a class from anywhere.
-    named = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in ("env", "policy") if name in cfg}
+    named = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in kind.sections if name in cfg}
     foreign = [target for _, target in foreign_targets(named)]
     if foreign and not trust:
         raise ConfigError(
@@ -189,7 +252,7 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments or "=" in arguments[0]:
             raise ConfigError("Write python -m mbrl_async.evaluate RUN_ID, with the id of a run from mlflow ui.")
         evaluate(arguments[0], command_settings("evaluate", arguments[1:], Settings), Console())
-    except (ConfigError, TrackingError) as error:
+    except (ConfigError, TrackingError, NonFiniteError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     return 0

@@ -1,7 +1,8 @@
-"""Playing a policy: episodes in a task, their returns, and what they look like."""
+"""Playing: episodes in a task, their returns, and what they look like."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def play(task: Task, act: Act, generator: np.random.Generator, after_step: Calla
 
     Args:
         task: played from a start state that `generator` draws.
-        act: the policy.
+        act: who plays.
         generator: of the start state.
         after_step: called after every control step, to look at the task.
     """
@@ -68,7 +69,7 @@ def record(task: Task, act: Act, generator: np.random.Generator, path: Path) -> 
     """
     if not isinstance(task, Drawable):
         raise RuntimeError(f"{type(task).__name__} has no picture of itself: video=true needs a task with draw().")
-    task.reset(generator)
+    task.reset(copy.deepcopy(generator))  # so that the episode begins as it would without a video
     task.draw()  # raises before there is a file
     every = max(1, round(1 / (HIGHEST_FRAME_RATE * task.spec.control_period)))
     rate = 1 / (every * task.spec.control_period)

@@ -49,7 +49,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     schedule = _schedule_of(workers, settings.collectors, build(cfg.schedule))
     _require_possible(settings, schedule, workers)
     channels = Channels(Stream(), Latest(), Latest())
-    makers = worker_makers(configuration, settings, _spec(configuration), channels)
+    makers = worker_makers(configuration, settings.collectors, _spec(configuration), channels)
     _rehearse(makers)
     return Experiment(
         settings=settings,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mbrl_async.collectors import settings_of
-from mbrl_async.config import ConfigError, Settings
+from mbrl_async.config import ConfigError
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, collector_names, role_of
 from mbrl_async.runtime.worker import Worker, WorkerMaker
@@ -43,7 +43,6 @@ class Maker:
     Args:
         worker: its name; `configuration` has its role.
         configuration: the composed one, resolved, as it is for this worker.
-        settings: of the run.
         spec: of the task.
         channels: of the run.
 
@@ -54,31 +53,35 @@ class Maker:
 
     worker: str
     configuration: Configuration
-    settings: Settings
     spec: TaskSpec
     channels: Channels
 
     def __call__(self, clock: Clock) -> Worker:
         """Make it, where it will run."""
         role = role_of(self.worker)
-        device = "cpu" if role == COLLECT else self.settings.devices.model_dump()[role]
-        table = _parts(self.configuration, self.settings, self.spec) | _channels(self.configuration, self.channels)
-        supplies = Supplies(self.worker, device, {**table, "clock": lambda _: clock}, self.settings.seed)
+        supplies = self.supplies(clock=lambda _: clock)
         node = self.configuration["algorithm"]["workers"][role]
-        made: Worker = supplies.make(f"algorithm.workers.{role}", node, draws_on=device)
+        made: Worker = supplies.make(f"algorithm.workers.{role}", node, draws_on=supplies.device)
         return made
+
+    def supplies(self, **given: Supply) -> Supplies:
+        """What the worker and its parts are made of; what is `given` takes the place of what they would get."""
+        role = role_of(self.worker)
+        device = "cpu" if role == COLLECT else self.configuration["devices"][role]
+        table = _parts(self.configuration, self.spec) | _channels(self.configuration, self.channels) | given
+        return Supplies(self.worker, device, table, self.configuration["seed"])
 
 
 def worker_makers(
-    configuration: Configuration, settings: Settings, spec: TaskSpec, channels: Channels
+    configuration: Configuration, collectors: int, spec: TaskSpec, channels: Channels
 ) -> dict[str, WorkerMaker]:
     """A maker for each worker of the algorithm, and for each collector; learners see the task as the first one does."""
     makers: dict[str, WorkerMaker] = {}
     for role in WORKERS:
         if role in configuration["algorithm"]["workers"]:
-            names = collector_names(settings.collectors) if role == COLLECT else (role,)
+            names = collector_names(collectors) if role == COLLECT else (role,)
             for number, name in enumerate(names):
-                makers[name] = Maker(name, settings_of(configuration, number), settings, spec, channels)
+                makers[name] = Maker(name, settings_of(configuration, number), spec, channels)
     return makers
 
 
@@ -100,7 +103,7 @@ def _channels(configuration: Configuration, channels: Channels) -> dict[str, Sup
     }
 
 
-def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> dict[str, Supply]:
+def _parts(configuration: Configuration, spec: TaskSpec) -> dict[str, Supply]:
     """What there is besides channels: name of a constructor's argument -> what it is given."""
 
     def component(key: str, node: Configuration) -> Supply:
@@ -108,14 +111,13 @@ def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> 
 
     def initial_policy(supplies: Supplies) -> Any:
         """Made alike for every worker: who acts before anything is published acts with what will be improved."""
-        generator = torch_generator(settings.seed, "initial policy", "cpu")
+        generator = torch_generator(configuration["seed"], "initial policy", "cpu")
         return supplies.make("policy", configuration["policy"], generator=generator)
 
     dynamics, algorithm = configuration["dynamics"], configuration["algorithm"]
-    devices = settings.devices.model_dump()
     return {
         "device": lambda supplies: supplies.device,
-        "pace": lambda _: settings.pace.factor,
+        "pace": lambda _: configuration["pace"]["factor"],
         "observation_size": lambda _: spec.observation_size,
         "action_size": lambda _: spec.action_size,
         "learned": lambda _: spec.learned,
@@ -125,7 +127,7 @@ def _parts(configuration: Configuration, settings: Settings, spec: TaskSpec) -> 
         "policy": initial_policy,
         # A model computes on the worker's device for everybody, for the collector that plans with it, too.
         "ensemble": lambda supplies: supplies.make(
-            "dynamics.ensemble", dynamics["ensemble"], device=devices[role_of(supplies.worker)]
+            "dynamics.ensemble", dynamics["ensemble"], device=configuration["devices"][role_of(supplies.worker)]
         ),
         "trainer": component("dynamics.training", dynamics["training"]),
         "early_stopping": component("dynamics.early_stopping", dynamics["early_stopping"]),

@@ -37,7 +37,9 @@ ARROWS = {
     "trust": {"config"},
     "compare": {"config", "commands", "tracking", "analysis"},
     "evaluation": {"envs", "policies"},
-    "evaluate": {"config", "collectors", "commands", "trust", "envs", "policies", "tracking", "analysis", "evaluation"},
+    "players": {"types", "config", "wiring", "envs", "policies", "runtime", "evaluation"},
+    "evaluate": {"types", "config", "collectors", "commands", "trust", "envs", "tracking", "analysis", "evaluation"}
+    | {"players", "results", "checkpoint"},
     "sweeps": {"types", "config", "job", "tracking", "analysis", "commands", "compare"},
     "refusals": {"config"},
     "recorded": {"config", "commands", "trust", "refusals", "tracking"},

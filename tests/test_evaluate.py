@@ -13,18 +13,27 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from safetensors.torch import save_file
 
+from mbrl_async.checkpoint.snapshots import SavedSnapshot, SnapshotFolder
 from mbrl_async.commands import command_settings
-from mbrl_async.config import build
+from mbrl_async.config import ConfigError, build
+from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.envs.mujoco_tasks import InvertedPendulum
 from mbrl_async.evaluate import Settings, evaluate, main
 from mbrl_async.evaluation import mean_action, play, record, sampled_action
+from mbrl_async.runtime.channels import Latest, Stream
+from mbrl_async.runtime.recovery import Snapshot
+from mbrl_async.supplies import torch_generator
 from mbrl_async.tracking.store import experiment_id
 from mbrl_async.types import TaskStep
-from tests.small import SMALL, composed
+from mbrl_async.wiring import Channels
+from mbrl_async.workers.acting import PlanningActor
+from tests.recordings import no_figures
+from tests.recordings import record as record_run
+from tests.small import FIXED_COSTS, SMALL, composed, small
 
 SHORT = ("env=inverted_pendulum", "env.horizon=5")
 
@@ -42,6 +51,23 @@ def make_run(client: MlflowClient, folder: Path, *overrides: str) -> str:
     run = client.create_run(experiment_id(client, "evaluated"))
     client.log_artifacts(run.info.run_id, str(folder))
     return str(run.info.run_id)
+
+
+def make_planner_run(client: MlflowClient, folder: Path, *overrides: str) -> str:
+    """A run of a planner with a model that nobody trained."""
+    cfg = composed(*small("algorithm=mb_mpc", *overrides))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    save_file(new_ensemble(cfg).state_dict(), folder / "model.safetensors")
+    run = client.create_run(experiment_id(client, "evaluated"))
+    client.log_artifacts(run.info.run_id, str(folder))
+    return str(run.info.run_id)
+
+
+def new_ensemble(cfg: DictConfig) -> Ensemble:
+    spec = build(cfg.env).spec
+    sizes = {"observation_size": spec.observation_size, "action_size": spec.action_size, "signals": 0}
+    made: Ensemble = build(cfg.dynamics.ensemble, **sizes, generator=torch.Generator().manual_seed(1), device="cpu")
+    return made
 
 
 def settings(client: MlflowClient, output: Path, *arguments: str) -> Settings:
@@ -127,6 +153,114 @@ def test_a_video_shows_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     task.close()
 
 
+def test_an_episode_is_the_same_with_a_video_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(InvertedPendulum, "draw", lambda self: np.zeros((48, 64, 3), np.uint8))
+    task = InvertedPendulum(horizon=5)
+    filmed, played = np.random.default_rng(0), np.random.default_rng(0)
+    for _ in range(2):
+        seen = record(task, lambda observation: observation[:1], filmed, tmp_path / "a.mp4")
+        assert seen == play(task, lambda observation: observation[:1], played)
+    task.close()
+
+
+def test_a_planner_plays_as_its_collector_did(client: MlflowClient, tmp_path: Path):
+    """The same as the actor by hand, with its own generator, in episodes that each begin without a plan."""
+    run_id = make_planner_run(client, tmp_path, "algorithm/planner=cem", "algorithm.planner.search.candidates=20")
+    screen = io.StringIO()
+    estimates = evaluate(run_id, settings(client, tmp_path / "a", "seed=3"), Console(file=screen, width=120))
+    cfg = OmegaConf.load(tmp_path / "config.yaml")
+    task, models = build(cfg.env), Latest()
+    models.put(new_ensemble(cfg).state_dict())
+    actor = PlanningActor(
+        planner=build(cfg.algorithm.planner),
+        ensemble=new_ensemble(cfg),
+        models=models,
+        task=task,
+        action_generator=torch_generator(3, "collect algorithm.actor.action_generator", "cpu"),
+    )
+    starts, returns = np.random.default_rng(3), []
+    for _ in range(4):
+        actor.pull()
+        returns.append(play(task, actor.act, starts))
+    assert list(estimates) == ["planned"], "a planner has no stochastic and deterministic pair"
+    assert json.loads((tmp_path / "a" / "evaluation.json").read_text())["planned"]["returns"] == returns
+    assert "planned" in screen.getvalue()
+
+
+def test_a_planner_plays_in_the_last_model_of_its_run_and_in_that_of_a_snapshot(client: MlflowClient, tmp_path: Path):
+    with no_figures():
+        run_id = record_run(client, tmp_path / "planner", "algorithm=mb_mpc", *FIXED_COSTS[:3])
+    channels = Channels(Stream(), Latest(), Latest())
+    channels.models.put(new_ensemble(OmegaConf.load(tmp_path / "planner" / "config.yaml")).state_dict())
+    folder = tmp_path / "snapshots"
+    SnapshotFolder(folder, keep=1).save(SavedSnapshot(Snapshot(1, {}, {}), channels.state_dict()))
+    silent, snapshot = Console(file=io.StringIO()), f"snapshot={next(folder.iterdir())}"
+    last = evaluate(run_id, settings(client, tmp_path / "a"), silent)["planned"]
+    earlier = evaluate(run_id, settings(client, tmp_path / "b", snapshot), silent)["planned"]
+    assert last.value > earlier.value, "the snapshot's model was never trained"
+
+
+def test_a_snapshot_without_a_model_is_refused_in_a_sentence(client: MlflowClient, tmp_path: Path):
+    empty = SavedSnapshot(Snapshot(1, {}, {}), Channels(Stream(), Latest(), Latest()).state_dict())
+    SnapshotFolder(tmp_path / "snapshots", keep=1).save(empty)
+    snapshot = f"snapshot={next((tmp_path / 'snapshots').iterdir())}"
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ConfigError, match="was made before there was a model: give a later one"):
+        evaluate(make_planner_run(client, tmp_path / "run"), settings(client, tmp_path / "a", snapshot), Console())
+
+
+def test_a_planner_is_filmed(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(InvertedPendulum, "draw", lambda self: np.zeros((48, 64, 3), np.uint8))
+    run_id = make_planner_run(client, tmp_path, *SHORT)
+    given = ("video=true", "episodes=1")
+    evaluate(run_id, settings(client, tmp_path / "a", *given), Console(file=io.StringIO()))
+    assert imageio.v2.get_reader(tmp_path / "a" / "planned.mp4").count_frames() == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["policy=a"], "policy=a cannot be played: this run plans in a model; write model= or snapshot= instead."),
+        (["model=a"], "has no a: it has config.yaml, model.safetensors."),
+        (["model=config.yaml"], "model=config.yaml holds no parameters of this run's model"),
+        (["model=a", "snapshot=b"], "model=a and snapshot=b name several things to play: give one of them."),
+        (["snapshot=nowhere"], "snapshot=nowhere is no snapshot that can be read"),
+    ],
+)
+def test_what_a_planner_cannot_play_is_refused_in_a_sentence(
+    client: MlflowClient, tmp_path: Path, capsys, arguments, sentence
+):
+    run_id = make_planner_run(client, tmp_path)
+    given = [f"tracking.uri={client.tracking_uri}", f"output={tmp_path / 'new'}", *arguments]
+    assert main([run_id, *given]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"dynamics.ensemble.hidden": [4]}, "model=model.safetensors holds no parameters of this run's model"),
+        ({"algorithm.planner.search.candidates": 3, "algorithm.planner.particles": 1}, "The run's planner cannot be"),
+        ({"dynamics": None}, "The run's configuration has no dynamics, so that its planner cannot be made again"),
+        ({"algorithm.actor._target_": "os.system"}, "names os.system, which is code from outside"),
+    ],
+)
+def test_a_planner_that_cannot_be_made_again_is_refused_in_a_sentence(
+    client: MlflowClient, tmp_path: Path, capsys, change, sentence
+):
+    run_id = make_planner_run(client, tmp_path)
+    cfg = OmegaConf.load(tmp_path / "config.yaml")
+    for key, value in change.items():
+        if value is None:
+            del cfg[key]
+        else:
+            OmegaConf.update(cfg, key, value)
+    OmegaConf.save(cfg, tmp_path / "config.yaml")
+    client.log_artifact(run_id, str(tmp_path / "config.yaml"))
+    assert main([run_id, f"tracking.uri={client.tracking_uri}", f"output={tmp_path / 'new'}"]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_command_makes_videos_without_a_screen(client: MlflowClient, tmp_path: Path):
     run_id = make_run(client, tmp_path, *SHORT)
@@ -162,6 +296,10 @@ def test_a_machine_without_a_renderer_says_what_to_install(client: MlflowClient,
         (["RUN", "episodes=0"], "episodes=0 cannot be used: it should be greater than 0."),
         (["RUN", "episode=3"], "did you mean episodes?"),
         (["RUN", "policy=snapshot"], "has no snapshot: it has config.yaml, policy.safetensors."),
+        (
+            ["RUN", "model=a"],
+            "model=a cannot be played: this run acts with a policy; write policy= or snapshot= instead.",
+        ),
         (["RUN", "policy=config.yaml"], "policy=config.yaml holds no parameters of this run's policy"),
         (["RUN", "video=true"], "LinearQuadratic has no picture of itself"),
         (["no-such-run"], "There is no run no-such-run: copy the id of one from mlflow ui."),

@@ -68,7 +68,7 @@ class SnapshotFolder:
         """The newest usable snapshot of a journal with so many entries; says which ones it refuses."""
         for folder in self._folders():
             try:
-                saved = _read_all(folder)
+                saved = read_snapshot(folder)
             except (CheckpointError, OSError) as error:
                 log.warning("%s; an older snapshot or the journal takes its place.", error)
                 continue
@@ -110,7 +110,13 @@ def _sync_directory(path: Path) -> None:
         os.close(number)
 
 
-def _read_all(folder: Path) -> SavedSnapshot:
+def read_snapshot(folder: Path) -> SavedSnapshot:
+    """The snapshot in a folder.
+
+    Raises:
+        CheckpointError: it is not what was written.
+        OSError: it cannot be read.
+    """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table as ScreenTable
 
 from mbrl_async.analysis.comparison import NothingToCompareError, compare, read_compared_runs
+from mbrl_async.analysis.objectives import OUTCOMES, Objective
 from mbrl_async.analysis.report import make_tables, write_report
 from mbrl_async.analysis.statistics import Resampling
 from mbrl_async.commands import Tracking, command_settings
-from mbrl_async.config import STRICT, ConfigError
+from mbrl_async.config import STRICT, ConfigError, alternatives
 from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND
 from mbrl_async.tracking.store import TrackingError, open_store
 
@@ -41,6 +42,7 @@ class Settings(BaseModel):
     output: str | None
     baselines: list[str]
     thresholds: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    outcomes: dict[str, Annotated[list[float], Field(min_length=1)]]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     resamples: Annotated[int, Field(ge=100)]
     seed: NonNegativeInt
@@ -67,6 +69,10 @@ def read_settings(arguments: Sequence[str]) -> Settings:
         raise ConfigError(
             f"experiment={settings.experiment} and sweep={settings.sweep} name two things: give one of them."
         )
+    for name, thresholds in settings.outcomes.items():
+        if name not in OUTCOMES:
+            known = alternatives(name, list(OUTCOMES))
+            raise ConfigError(f"outcomes.{name}={thresholds} is no outcome that can be compared: {known}")
     return settings
 
 
@@ -80,11 +86,13 @@ def compare_and_print(settings: Settings, console: Console) -> Path:
     """
     client = open_store(settings.tracking.uri)
     selection = _select(client, settings)
+    outcomes: Mapping[Objective, list[float]] = {OUTCOMES[name]: each for name, each in settings.outcomes.items()}
     comparison = compare(
         selection.name,
-        read_compared_runs(client, selection.runs),
+        read_compared_runs(client, selection.runs, outcomes),
         baselines=settings.baselines,
         fractions=settings.thresholds,
+        outcomes=outcomes,
         resampling=Resampling(settings.confidence, settings.resamples, np.random.default_rng(settings.seed)),
     )
     directory = Path(settings.output) if settings.output else Path("comparisons") / selection.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from pathlib import Path
@@ -53,6 +54,24 @@ def sweep(client: MlflowClient) -> Sweep:
     return made
 
 
+def record_arm(client: MlflowClient, experiment: str, schedule: str, seed: int) -> None:
+    """An arm whose distance after trajectory n of 25 is 26 - n, in async half of it, and for each seed 1 cm more."""
+    tags = {**TAGS, "env": "arm_reach", "schedule": schedule, "seed": str(seed)}
+    name = f"{schedule} {seed}"
+    run = MlflowRun(client=client, experiment_id=experiment_id(client, experiment), name=name, tags=tags)
+    run.log_parameters({**PARAMETERS, "seed": seed})
+    for number in range(1, TRAJECTORIES + 1):
+        distance = (TRAJECTORIES + 1 - number) / (2 if schedule == "async" else 1) + seed
+        metrics = {
+            "collect/return": -distance,
+            "collect/final_distance_cm": distance,
+            "collect/success": float(number > 20),
+            "run/trajectories": float(number),
+        }
+        run.on_step(StepRecord("collect", number, 0.0, 11.0 * number, {}), metrics, Counters(env_steps=30 * number))
+    run.finish("FINISHED")
+
+
 def compared(client: MlflowClient, output: Path, *arguments: str) -> tuple[str, str]:
     """What is printed, and the Markdown."""
     screen = io.StringIO()
@@ -70,6 +89,65 @@ def test_a_sweep_is_compared_and_its_run_gets_the_report(client: MlflowClient, s
     assert "! Intervals over 2 seeds" in screen
     artifacts = {artifact.path for artifact in client.list_artifacts(sweep.run_id, "comparison")}
     assert artifacts == {f"comparison/{path.name}" for path in (tmp_path / "new").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def arms(client: MlflowClient) -> str:
+    """An experiment with two schedules and two seeds."""
+    for schedule in ("async", "sync"):
+        for seed in (0, 1):
+            record_arm(client, "arms", schedule, seed)
+    return "arms"
+
+
+def numbers(folder: Path, series: str, quantity: str, statistic: str = "mean") -> dict[str, tuple[str, ...]]:
+    """x -> value and ends of its interval, of the CSV."""
+    with (folder / "comparison.csv").open() as file:
+        rows = [each for each in csv.DictReader(file) if (each["series"], each["quantity"]) == (series, quantity)]
+    return {each["x"]: (each["value"], each["low"], each["high"]) for each in rows if each["statistic"] == statistic}
+
+
+def test_arms_are_also_compared_by_their_final_distance_of_which_less_is_better(
+    client: MlflowClient, arms: str, tmp_path: Path
+):
+    """The mean over ten trajectories and both seeds is 31 - n in sync, and 15.75 - n / 2 in async."""
+    given = (f"experiment={arms}", "outcomes.final_distance_cm=[10,5]")
+    screen, text = compared(client, tmp_path, *given)
+    assert "| arm_reach | me_trpo sync | 2 | 6.00 [5.50, 6.50] | 6.00 [5.50, 6.50] | 750 | 275 |" in text
+    assert "| arm_reach | me_trpo async | 2 | 3.25 [2.75, 3.75] |" in text
+    for unit, each in (("trajectories", 1.0), ("run time (s)", 11.0)):
+        grid = pytest.approx(0, abs=each * 15 / 200)  # 201 points from trajectory 10 to 25
+        needs = numbers(tmp_path, "me_trpo async", f"needs ({unit})")
+        value, low, high = (float(end) / each for end in needs["10.0"])
+        assert (value - 11.5, low - 10.5, high - 12.5) == (grid, grid, grid)
+        assert float(needs["5.0"][0]) / each - 21.5 == grid
+        base = numbers(tmp_path, "me_trpo async", f"baseline needs ({unit})")
+        assert float(base["10.0"][0]) / each - 21.0 == grid
+        assert base["5.0"][0] == "inf"
+        ratio = numbers(tmp_path, "me_trpo async", f"speed-up ({unit})")
+        assert float(ratio["10.0"][0]) == pytest.approx(21 / 11.5, rel=0.01)  # both on the grid
+        assert ratio["5.0"][0] == "inf"
+    for statistic in ("mean", "interquartile mean"):
+        curve = numbers(tmp_path, "me_trpo sync", "final distance (cm)", statistic)
+        assert [float(end) for end in curve["25.0"]] == pytest.approx([6.0, 5.5, 6.5])
+    assert "Time and trajectories to a final distance (cm)" in screen
+    assert "not reached" in text
+    assert "∞" in text
+    page = (tmp_path / "comparison.html").read_text()
+    for axis in ("trajectories", "run time (min)"):
+        assert f"arm_reach: final distance (cm) against {axis}" in page
+    assert {path.name for path in tmp_path.glob("*.svg")} == {
+        "arm_reach_env_steps.svg",
+        "arm_reach_seconds.svg",
+        "arm_reach_final_distance_cm_trajectories.svg",
+        "arm_reach_final_distance_cm_seconds.svg",
+    }
+
+
+def test_successes_are_compared_if_one_asks_for_them(client: MlflowClient, arms: str, tmp_path: Path):
+    """They begin with trajectory 21, so that half of the last ten succeeded after trajectory 25."""
+    compared(client, tmp_path, f"experiment={arms}", "outcomes.success=[0.5]")
+    assert numbers(tmp_path, "me_trpo sync", "needs (trajectories)")["0.5"][0] == "25.0"
 
 
 @pytest.mark.usefixtures("sweep")
@@ -99,6 +177,13 @@ def test_a_sweep_without_a_finished_run_says_so(client: MlflowClient, tmp_path: 
         (["thresholds=[2]"], r"thresholds.0=2 .* less than or equal to 1"),
         (["thresholds=[]"], "thresholds"),
         (["confidence=95"], r"confidence=95 .* less than 1"),
+        (
+            ["outcomes.final_distance=[3]"],
+            r"outcomes.final_distance=\[3.0\] is no outcome .* did you mean final_distance_cm?",
+        ),
+        (["outcomes.height=[3]"], "there are final_distance_cm, success"),
+        (["outcomes.success=[]"], "outcomes.success"),
+        (["outcomes.success=[.inf]"], "outcomes.success"),
         (["resamples=1"], "resamples=1 .* greater than or equal to 100"),
         (["nonsense"], "Write KEY=VALUE"),
         (["tracking.uri=mlruns"], "MLflow 3 keeps no runs in plain directories"),

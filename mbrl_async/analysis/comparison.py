@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,12 +13,11 @@ from mlflow.entities import Run
 from mbrl_async.analysis.curves import Array, read_curve
 from mbrl_async.analysis.flags import flags
 from mbrl_async.analysis.measures import MEASURES, read_measures
+from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.paper_curves import PaperCurve, paper_curve
 from mbrl_async.analysis.series import ComparedRun, Series, make_series
-from mbrl_async.analysis.speedup import AXES, Speedup, baseline_of, overall_ratio, speedup
+from mbrl_async.analysis.speedup import Reach, Speedup, baseline_of, overall_ratio, reach, speedup
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, interquartile_mean, mean
-
-RETURN = "collect/return"
 
 STATISTICS = {"mean": mean, "interquartile mean": interquartile_mean}
 
@@ -29,16 +28,17 @@ class NothingToCompareError(Exception):
 
 @dataclass(frozen=True)
 class SeriesCurve:
-    """One series against one axis."""
+    """An objective of one series against one axis."""
 
     series: Series
+    objective: Objective
     axis: str
-    """A key of `AXES`."""
+    """One of the objective's."""
     x: Array  # (G,)
     estimates: dict[str, Estimate]  # (G,)
     """A key of `STATISTICS` -> its curve."""
     paper: PaperCurve | None
-    """The authors' curve of the same setting."""
+    """The authors' return in the same setting."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class SeriesSummary:
     """The numbers of one series."""
 
     series: Series
-    final_return: dict[str, Estimate]  # (1,)
+    final: dict[Objective, dict[str, Estimate]]  # (1,)
+    """Of the last trajectories: a key of `STATISTICS` -> the number."""
     measures: dict[str, float]
     """Means over the seeds of what `measures.py` reads."""
 
@@ -74,12 +75,24 @@ class Comparison:
     curves: Sequence[SeriesCurve]
     summaries: Sequence[SeriesSummary]
     speedups: Sequence[Speedup]
+    """Of the return."""
+    reaches: Sequence[Reach]
+    """Of the other objectives."""
     overall: Sequence[OverallSpeedup]
 
     @property
     def tasks(self) -> list[str]:
         """In a fixed order."""
         return sorted({summary.series.task for summary in self.summaries})
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """Those that some series has, the return first."""
+        return list(dict.fromkeys(each.objective for each in self.curves))
+
+    def thresholds(self, objective: Objective) -> list[float]:
+        """The given ones; those of the return depend on the baseline."""
+        return list(dict.fromkeys(each.threshold for each in self.reaches if each.objective == objective))
 
 
 def compare(
@@ -88,6 +101,7 @@ def compare(
     *,
     baselines: Sequence[str],
     fractions: Sequence[float],
+    outcomes: Mapping[Objective, Sequence[float]],
     resampling: Resampling,
 ) -> Comparison:
     """Compare runs.
@@ -96,71 +110,110 @@ def compare(
         title: of the report.
         runs: at least one.
         baselines: schedules that others are compared with; of each task and algorithm the first that was run.
-        fractions: of the way from random actions to the baseline's final return: the thresholds.
+        fractions: of the way from random actions to the baseline's final return: the return's thresholds.
+        outcomes: what is compared besides the return, where the runs have it -> its thresholds.
         resampling: how intervals are made.
     """
     series, left_out = make_series(runs)
     pairs = [(each, base) for each in series if (base := baseline_of(each, series, baselines)) is not None]
+    objectives = [RETURN, *outcomes]
     comparable = [pair for pair in pairs if _learned(pair[1])]
     return Comparison(
         title=title,
         confidence=resampling.confidence,
         flags=[*flags(series), *left_out, *_unlearned(pairs)],
-        curves=[_curve(each, axis, resampling) for each in series for axis in AXES],
-        summaries=[_summary(each, resampling) for each in series],
-        speedups=[
-            speedup(*pair, axis, fraction, resampling) for pair in comparable for axis in AXES for fraction in fractions
+        curves=[
+            _curve(each, objective, axis, resampling)
+            for each in series
+            for objective in _had(each, objectives)
+            for axis in objective.axes
         ],
+        summaries=[_summary(each, objectives, resampling) for each in series],
+        speedups=[
+            speedup(*pair, axis, fraction, resampling)
+            for pair in comparable
+            for axis in RETURN.axes
+            for fraction in fractions
+        ],
+        reaches=list(_reaches(series, baselines, outcomes, resampling)),
         overall=list(_overall(comparable, fractions, resampling)),
     )
 
 
-def read_compared_runs(client: MlflowClient, runs: Sequence[Run]) -> list[ComparedRun]:
+def read_compared_runs(client: MlflowClient, runs: Sequence[Run], outcomes: Collection[Objective]) -> list[ComparedRun]:
     """What a comparison needs of finished runs of this program.
 
     Raises:
         NothingToCompareError: none of them has collected a trajectory.
     """
-    compared = [_read(client, run) for run in runs if RETURN in run.data.metrics]
+    compared = [_read(client, run, outcomes) for run in runs if RETURN.metric in run.data.metrics]
     if not compared:
         raise NothingToCompareError("No finished run with a trajectory was found: wait for one, or look in mlflow ui.")
     return compared
 
 
-def _read(client: MlflowClient, run: Run) -> ComparedRun:
+def _read(client: MlflowClient, run: Run, outcomes: Collection[Objective]) -> ComparedRun:
+    metrics = [each.metric for each in (RETURN, *outcomes) if each.metric in run.data.metrics]
     return ComparedRun(
         run_id=run.info.run_id,
         started=run.info.start_time,
         tags=run.data.tags,
         parameters=run.data.params,
-        returns=read_curve(client, run.info.run_id, RETURN, run.info.start_time),
+        curves={name: read_curve(client, run.info.run_id, name, run.info.start_time) for name in metrics},
         measures=read_measures(client, run.info.run_id, run.data.metrics),
     )
 
 
-def _curve(series: Series, axis: str, resampling: Resampling) -> SeriesCurve:
-    aligned = series.aligned(axis)
+def _had(series: Series, objectives: Sequence[Objective]) -> list[Objective]:
+    """Those that the series has."""
+    return [each for each in objectives if series.has(each.metric)]
+
+
+def _curve(series: Series, objective: Objective, axis: str, resampling: Resampling) -> SeriesCurve:
+    aligned = series.aligned(objective.metric, axis)
     estimates = {
         name: estimate(partial(statistic, aligned.values), (len(series.runs),), resampling)
         for name, statistic in STATISTICS.items()
     }
-    paper = paper_curve(
+    paper = _paper_curve(series, axis) if objective == RETURN else None
+    return SeriesCurve(series, objective, axis, aligned.x, estimates, paper)
+
+
+def _paper_curve(series: Series, axis: str) -> PaperCurve | None:
+    return paper_curve(
         task=series.task, algorithm=series.algorithm, schedule=series.schedule, variant=series.variant, axis=axis
     )
-    return SeriesCurve(series, axis, aligned.x, estimates, paper)
 
 
-def _summary(series: Series, resampling: Resampling) -> SeriesSummary:
+def _summary(series: Series, objectives: Sequence[Objective], resampling: Resampling) -> SeriesSummary:
     final = {
-        name: estimate(partial(statistic, series.last_returns), (len(series.runs),), resampling)
-        for name, statistic in STATISTICS.items()
+        objective: {
+            name: estimate(partial(statistic, series.last(objective.metric)), (len(series.runs),), resampling)
+            for name, statistic in STATISTICS.items()
+        }
+        for objective in _had(series, objectives)
     }
     values = {name: [run.measures[name] for run in series.runs if name in run.measures] for name in MEASURES}
     return SeriesSummary(series, final, {name: float(np.mean(each)) for name, each in values.items() if each})
 
 
+def _reaches(
+    series: Sequence[Series],
+    baselines: Sequence[str],
+    outcomes: Mapping[Objective, Sequence[float]],
+    resampling: Resampling,
+) -> Iterator[Reach]:
+    for objective, thresholds in outcomes.items():
+        having = [each for each in series if each.has(objective.metric)]
+        for each in having:
+            baseline = baseline_of(each, having, baselines)
+            for axis in objective.axes:
+                for threshold in thresholds:
+                    yield reach(each, baseline, objective, axis, threshold, resampling)
+
+
 def _learned(baseline: Series) -> bool:
-    return float(baseline.last_returns.mean()) > float(baseline.first_returns.mean())
+    return float(baseline.last(RETURN.metric).mean()) > float(baseline.first(RETURN.metric).mean())
 
 
 def _unlearned(pairs: Sequence[tuple[Series, Series]]) -> list[str]:
@@ -177,7 +230,7 @@ def _overall(
         tasks = [series.task for series, _ in same]
         if len(set(tasks)) < len(same) or len(same) < 2:  # variants of one task are no tasks
             continue
-        for axis in AXES:
+        for axis in RETURN.axes:
             for fraction in fractions:
                 ratio = overall_ratio(same, axis, fraction, resampling)
                 yield OverallSpeedup(algorithm, schedule, tasks, axis, fraction, ratio)

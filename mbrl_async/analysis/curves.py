@@ -30,6 +30,11 @@ class Curve:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def trajectories(self) -> Array:
+        """How many there were at each value, (N,), of a metric that every trajectory logs."""
+        return np.arange(1.0, len(self) + 1)
+
 
 @dataclass(frozen=True)
 class RunHistory:

@@ -31,13 +31,12 @@ MEDIANS = {
 COUNTS = {"improve_policy/updates": "updates / trajectory", "learn_model/epochs": "epochs / trajectory"}
 """Cumulative metrics that are divided by the trajectories."""
 
-OUTCOMES = {
-    "collect/final_distance_cm": f"final distance, last {WINDOW} (cm)",
+MEANS_OF_LAST = {
     "collect/success": f"success, last {WINDOW}",
 }
 """What tasks say of a trajectory besides its return, of which the mean over the last ones is told."""
 
-MEASURES = (*OUTCOMES.values(), *COUNTS.values(), *LAST_VALUES.values(), *MEDIANS.values())
+MEASURES = (*MEANS_OF_LAST.values(), *COUNTS.values(), *LAST_VALUES.values(), *MEDIANS.values())
 """In the order in which they are told."""
 
 
@@ -49,7 +48,7 @@ def read_measures(client: MlflowClient, run_id: str, last: Mapping[str, float]) 
     measures |= {
         label: float(np.median(_history(client, run_id, each))) for each, label in MEDIANS.items() if each in last
     }
-    for name, label in OUTCOMES.items():
+    for name, label in MEANS_OF_LAST.items():
         if name in last:
             measures[label] = float(np.mean(_history(client, run_id, name)[-WINDOW:]))
     return measures

@@ -12,12 +12,17 @@ from matplotlib.figure import Figure
 
 from mbrl_async.analysis.comparison import Comparison, SeriesCurve
 from mbrl_async.analysis.figures import COLOURS, figure_with_axes
+from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.statistics import Estimate
 
 FOOTNOTE_SIZE = 7
 """Points."""
 
-SCALES = {"seconds": (60.0, "run time (min)"), "env_steps": (1.0, "environment steps")}
+SCALES = {
+    "seconds": (60.0, "run time (min)"),
+    "env_steps": (1.0, "environment steps"),
+    "trajectories": (1.0, "trajectories"),
+}
 """Axis -> what its values are divided by, and its label."""
 
 LINES = {"mean": "-", "interquartile mean": "--"}
@@ -35,24 +40,40 @@ class Panel:
 
 
 def draw_panels(comparison: Comparison) -> list[Panel]:
-    """Return against environment steps, then against run time, of each task."""
+    """Of each task, every objective against each of its axes; the return comes first."""
     panels = []
     for task in comparison.tasks:
-        for axis in ("env_steps", "seconds"):
-            curves = [each for each in comparison.curves if (each.series.task, each.axis) == (task, axis)]
-            figure = draw_curves(curves, axis, comparison.flags)
-            caption = f"{task}: return against {SCALES[axis][1]}"
-            panels.append(Panel(f"{task}_{axis}", caption, _svg(figure)))
+        of_task = [each for each in comparison.curves if each.series.task == task]
+        for objective, axis in dict.fromkeys((each.objective, each.axis) for each in of_task):
+            curves = [each for each in of_task if (each.objective, each.axis) == (objective, axis)]
+            figure = draw_curves(curves, axis, comparison.flags, comparison.thresholds(objective))
+            caption = f"{task}: {objective.title} against {SCALES[axis][1]}"
+            panels.append(Panel(_name(task, objective, axis), caption, _svg(figure)))
     return panels
 
 
-def draw_curves(curves: Sequence[SeriesCurve], axis: str, flags: Sequence[str]) -> Figure:
-    """Mean (drawn through, with its interval), interquartile mean (dashed) and the authors' curve (dotted) of each."""
+def _name(task: str, objective: Objective, axis: str) -> str:
+    return "_".join([task, *([] if objective == RETURN else [objective.name]), axis])
+
+
+def draw_curves(
+    curves: Sequence[SeriesCurve], axis: str, flags: Sequence[str], thresholds: Sequence[float] = ()
+) -> Figure:
+    """Mean (drawn through, with its interval), interquartile mean (dashed) and the authors' curve (dotted) of each.
+
+    Args:
+        curves: of one objective and one axis.
+        axis: a key of `SCALES`.
+        flags: written below.
+        thresholds: drawn as thin lines.
+    """
     figure, axes = figure_with_axes()
+    for threshold in thresholds:
+        axes.axhline(threshold, color="#999999", linewidth=0.6)
     divisor, label = SCALES[axis]
     for index, curve in enumerate(curves):
         _draw_curve(axes, curve, COLOURS[index % len(COLOURS)], divisor)
-    axes.set(xlabel=label, ylabel="return (sum of rewards)", xlim=(0, _end(curves) / divisor))
+    axes.set(xlabel=label, ylabel=curves[0].objective.label, xlim=(0, _end(curves) / divisor))
     axes.legend(frameon=False, fontsize=8)
     if flags:
         figure.supxlabel("\n".join(flags), fontsize=FOOTNOTE_SIZE, color="#aa3377", x=0.02, ha="left")

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader
 
 from mbrl_async.analysis.comparison import Comparison, SeriesSummary
 from mbrl_async.analysis.measures import MEASURES
+from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.panels import draw_panels
 from mbrl_async.analysis.series import Series
 from mbrl_async.analysis.speedup import AXES
@@ -71,39 +72,59 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
 
 
 def make_tables(comparison: Comparison) -> list[Table]:
-    """Final returns, speed-ups, and what explains them; without those that would be empty."""
-    tables = [_final_returns(comparison), _speedups(comparison), _overall(comparison), _explanations(comparison)]
+    """Final returns and outcomes, speed-ups, and what explains them, at last; without those that would be empty."""
+    others = [each for each in comparison.objectives if each != RETURN]
+    tables = [
+        _final_values(comparison, RETURN),
+        _speedups(comparison),
+        _overall(comparison),
+        *(table(comparison, each) for each in others for table in (_final_values, _reaches)),
+        _explanations(comparison),
+    ]
     return [table for table in tables if table.rows]
 
 
-def format_estimate(estimate: Estimate, form: str = ".1f") -> str:
+def format_estimate(estimate: Estimate, form: str = ".1f", infinity: str = "not reached") -> str:
     """A number and its interval, as `12.3 [10.1, 15.0]`."""
-    value = _number(float(estimate.value[0]), form)
+    value = _number(float(estimate.value[0]), form, infinity)
     if estimate.interval is None:
         return f"{value} [{ONE_SEED}]"
-    low, high = (_number(float(end[0]), form) for end in estimate.interval)
+    low, high = (_number(float(end[0]), form, infinity) for end in estimate.interval)
     return f"{value} [{low}, {high}]"
 
 
-def _number(value: float, form: str) -> str:
-    return "not reached" if np.isinf(value) else f"{value:{form}}"
+def _number(value: float, form: str, infinity: str) -> str:
+    return infinity if np.isinf(value) else f"{value:{form}}"
 
 
-def _final_returns(comparison: Comparison) -> Table:
+def _final_values(comparison: Comparison, objective: Objective) -> Table:
+    lengths = ("env_steps", "seconds")
+    having = [each for each in comparison.summaries if objective in each.final]
     rows = [
         (
             summary.series.task,
             summary.series.label,
             str(len(summary.series.runs)),
-            *(format_estimate(estimate) for estimate in summary.final_return.values()),
-            f"{min(run.returns.env_steps[-1] for run in summary.series.runs):.0f}",
-            f"{min(run.returns.seconds[-1] for run in summary.series.runs):.0f}",
+            *(format_estimate(estimate, objective.form) for estimate in summary.final[objective].values()),
+            *(f"{_shortest(summary.series, objective, axis):.0f}" for axis in lengths),
         )
-        for summary in comparison.summaries
+        for summary in having
     ]
-    header = ("task", "series", "seeds", "mean", "interquartile mean", "environment steps", "run time (s)")
-    note = f"Mean return of each run's last {WINDOW} trajectories; steps and time are those of the shortest run."
-    return Table("Final return", note, header, rows)
+    header = ("task", "series", "seeds", "mean", "interquartile mean", *(AXES[axis] for axis in lengths))
+    better = "; less is better" if objective.smaller_is_better else ""
+    note = (
+        f"Mean {objective.title} of each run's last {WINDOW} trajectories{better}; "
+        "steps and time are those of the shortest run."
+    )
+    return Table(_final_title(objective).capitalize(), note, header, rows)
+
+
+def _final_title(objective: Objective) -> str:
+    return "final return" if objective == RETURN else objective.last
+
+
+def _shortest(series: Series, objective: Objective, axis: str) -> float:
+    return min(float(getattr(run.curves[objective.metric], axis)[-1]) for run in series.runs)
 
 
 def _speedups(comparison: Comparison) -> Table:
@@ -126,6 +147,30 @@ def _speedups(comparison: Comparison) -> Table:
         f"return, with {comparison.confidence:.0%} intervals. A speed-up of 0: not reached within the run."
     )
     return Table("Time and samples to a threshold", note, header, rows)
+
+
+def _reaches(comparison: Comparison, objective: Objective) -> Table:
+    rows = [
+        (
+            each.series.task,
+            each.series.label,
+            f"{each.threshold:g}",
+            AXES[each.axis],
+            format_estimate(each.needs, ".0f"),
+            "–" if each.baseline is None else each.baseline.label,
+            "–" if each.baseline_needs is None else format_estimate(each.baseline_needs, ".0f"),
+            "–" if each.ratio is None else format_estimate(each.ratio, ".2f", "∞"),
+        )
+        for each in comparison.reaches
+        if each.objective == objective
+    ]
+    header = ("task", "series", "to reach", "in", "needs", "baseline", "baseline needs", "speed-up")
+    side = "at or below" if objective.smaller_is_better else "at or above"
+    note = (
+        f"When the mean curve is {side} the value for the first time, with {comparison.confidence:.0%} intervals. "
+        "A speed-up of 0: not reached within the run; ∞: only the baseline does not reach it."
+    )
+    return Table(f"Time and trajectories to a {objective.title}", note, header, rows)
 
 
 def _overall(comparison: Comparison) -> Table:
@@ -188,10 +233,11 @@ def _rows(comparison: Comparison) -> Iterator[Row]:
     for curve in comparison.curves:
         for name, estimate in curve.estimates.items():
             for index, x in enumerate(curve.x):
-                yield _row(curve.series, "return", x, AXES[curve.axis], name, estimate.number(index))
+                yield _row(curve.series, curve.objective.title, x, AXES[curve.axis], name, estimate.number(index))
     for summary in comparison.summaries:
-        for name, estimate in summary.final_return.items():
-            yield _row(summary.series, "final return", "", "", name, estimate)
+        for objective, final in summary.final.items():
+            for name, estimate in final.items():
+                yield _row(summary.series, _final_title(objective), "", "", name, estimate)
         for name, value in summary.measures.items():
             yield _row(summary.series, name, "", "", "mean", Estimate(np.array([value]), None))
     for each in comparison.speedups:
@@ -204,11 +250,25 @@ def _rows(comparison: Comparison) -> Iterator[Row]:
         }
         for name, estimate in quantities.items():
             yield _row(each.series, name, each.fraction, f"of {each.baseline.label}'s gain", "mean", estimate)
+    yield from _rows_of_reaches(comparison)
     for overall in comparison.overall:
         low, high = _ends(overall.ratio)
         tasks, series = " ".join(overall.tasks), f"{overall.algorithm} {overall.schedule}"
         quantity, value = f"speed-up ({AXES[overall.axis]})", float(overall.ratio.value[0])
         yield Row(tasks, series, quantity, overall.fraction, "", "geometric mean", value, low, high, "")
+
+
+def _rows_of_reaches(comparison: Comparison) -> Iterator[Row]:
+    for each in comparison.reaches:
+        unit = AXES[each.axis]
+        quantities = {
+            f"needs ({unit})": each.needs,
+            f"baseline needs ({unit})": each.baseline_needs,
+            f"speed-up ({unit})": each.ratio,
+        }
+        for name, estimate in quantities.items():
+            if estimate is not None:
+                yield _row(each.series, name, each.threshold, each.objective.title, "mean", estimate)
 
 
 def _row(series: Series, quantity: str, x: float | str, unit: str, statistic: str, estimate: Estimate) -> Row:

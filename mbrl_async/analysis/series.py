@@ -37,8 +37,8 @@ class ComparedRun:
     """Milliseconds since 1970."""
     tags: Mapping[str, str]
     parameters: Mapping[str, str]
-    returns: Curve
-    """Of the real trajectories."""
+    curves: Mapping[str, Curve]
+    """Metric -> its curve, with a value for each real trajectory."""
     measures: Mapping[str, float]
     """What explains the result: `measures.py`."""
 
@@ -65,33 +65,36 @@ class Series:
         """What tells it from the other series of its task."""
         return " ".join(filter(None, (self.algorithm, self.schedule, self.variant)))
 
-    def aligned(self, axis: str) -> AlignedCurves:
-        """The moving means of all runs at the same positions; `axis` is `env_steps` or `seconds`.
+    def has(self, metric: str) -> bool:
+        """Whether all runs have it."""
+        return all(metric in run.curves for run in self.runs)
+
+    def aligned(self, metric: str, axis: str) -> AlignedCurves:
+        """The moving means of a metric of all runs at the same positions; `axis` is a field of `Curve`.
 
         They begin where every run has a full window, and end where the first run ends; the window of runs that are
         shorter than two of the usual ones is half of the shortest.
         """
-        window = max(1, min(WINDOW, *(len(run.returns) // 2 for run in self.runs)))
-        positions = [getattr(run.returns, axis)[window - 1 :] for run in self.runs]
-        smoothed = [moving_mean(run.returns.values, window)[window - 1 :] for run in self.runs]
+        curves = [run.curves[metric] for run in self.runs]
+        window = max(1, min(WINDOW, *(len(curve) // 2 for curve in curves)))
+        positions = [getattr(curve, axis)[window - 1 :] for curve in curves]
+        smoothed = [moving_mean(curve.values, window)[window - 1 :] for curve in curves]
         grid = np.linspace(max(each[0] for each in positions), min(each[-1] for each in positions), POINTS)
         values = np.stack([np.interp(grid, x, y) for x, y in zip(positions, smoothed, strict=True)])
         return AlignedCurves(grid, values)
 
-    @property
-    def first_returns(self) -> Array:
-        """What each run's first trajectory earned, with random actions, (N, 1)."""
-        return np.array([[run.returns.values[0]] for run in self.runs])
+    def first(self, metric: str) -> Array:
+        """What each run's first trajectory had, with random actions, (N, 1)."""
+        return np.array([[run.curves[metric].values[0]] for run in self.runs])
 
-    @property
-    def last_returns(self) -> Array:
+    def last(self, metric: str) -> Array:
         """The mean over the last `WINDOW` trajectories of each run, (N, 1)."""
-        return np.array([[run.returns.values[-WINDOW:].mean()] for run in self.runs])
+        return np.array([[run.curves[metric].values[-WINDOW:].mean()] for run in self.runs])
 
 
 @dataclass(frozen=True)
 class AlignedCurves:
-    """Returns of N runs at G positions."""
+    """A metric of N runs at G positions."""
 
     x: Array  # (G,)
     values: Array  # (N, G)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mbrl_async.analysis.curves import Array, Curve
+from mbrl_async.analysis.objectives import OUTCOMES, RETURN
 from mbrl_async.analysis.series import ComparedRun, Series
 
+DISTANCE = OUTCOMES["final_distance_cm"]
 TAGS = {
     "env": "hopper",
     "algorithm": "me_trpo",
@@ -32,16 +34,24 @@ def run(
     tags: Mapping[str, str] | None = None,
     parameters: Mapping[str, str] | None = None,
     started: int = 0,
+    distances: Callable[[Array], Array] | None = None,
 ) -> ComparedRun:
-    """A run whose trajectories take 200 steps and `seconds` each; `returns` may be a function of their numbers."""
+    """A run whose trajectories take 200 steps and `seconds` each; `returns` may be a function of their numbers.
+
+    The run of an arm also has `distances`.
+    """
     numbers = np.arange(1.0, trajectories + 1)
     values = returns(numbers) if callable(returns) else returns
+    metrics = {RETURN.metric: values} | ({} if distances is None else {DISTANCE.metric: distances(numbers)})
     return ComparedRun(
         run_id=f"run-{seed}-{started}",
         started=started,
         tags={**TAGS, "seed": str(seed), **(tags or {})},
         parameters={**PARAMETERS, "seed": str(seed), **(parameters or {})},
-        returns=Curve(200 * numbers, seconds * numbers, np.asarray(values, dtype=np.float64)),
+        curves={
+            name: Curve(200 * numbers, seconds * numbers, np.asarray(each, dtype=np.float64))
+            for name, each in metrics.items()
+        },
         measures={"updates / trajectory": float(seed)},
     )
 

@@ -21,11 +21,10 @@ class FakeClient:
 
 
 def test_outcomes_are_those_of_the_last_trajectories():
-    distances = [60.0] * 10 + [3.0] * 5 + [1.0] * 5
-    client = FakeClient({"collect/final_distance_cm": distances, "collect/success": [0.0] * 15 + [1.0] * 5})
-    last = {"run/trajectories": 20.0, "collect/final_distance_cm": 1.0, "collect/success": 1.0}
+    client = FakeClient({"collect/success": [0.0] * 15 + [1.0] * 5})
+    last = {"run/trajectories": 20.0, "collect/success": 1.0}
     measures = read_measures(client, "run", last)  # type: ignore[arg-type]
-    assert measures == {"final distance, last 10 (cm)": 2.0, "success, last 10": 0.5}
+    assert measures == {"success, last 10": 0.5}
     assert set(measures) <= set(MEASURES)
 
 

@@ -25,7 +25,7 @@ def comparison(seeds: int = 3) -> Comparison:
         *(run(seed, np.sqrt, tags={"algorithm": "mb_mpo", "schedule": "<b>async</b>"}) for seed in range(seeds)),
     ]
     resampling = Resampling(0.95, 200, np.random.default_rng(0))
-    return compare("a & b", runs, baselines=["sync"], fractions=[0.5, 1.0], resampling=resampling)
+    return compare("a & b", runs, baselines=["sync"], fractions=[0.5, 1.0], outcomes={}, resampling=resampling)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_one_seed_says_that_there_is_no_interval(tmp_path: Path):
 def test_a_baseline_that_learned_nothing_gives_no_speed_up():
     runs = [run(0, lambda n: n), run(0, lambda n: -n, tags={"schedule": "sync"})]
     resampling = Resampling(0.95, 200, np.random.default_rng(0))
-    result = compare("x", runs, baselines=["sync"], fractions=[1.0], resampling=resampling)
+    result = compare("x", runs, baselines=["sync"], fractions=[1.0], outcomes={}, resampling=resampling)
     assert result.speedups == []
     sentence = "hopper: me_trpo sync earned no more at its end than random actions did: no speed-up is defined."
     assert sentence in result.flags

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from mbrl_async.analysis.flags import flags
+from mbrl_async.analysis.objectives import RETURN
 from mbrl_async.analysis.series import make_series
-from tests.analysis.synthetic import run, series
+from tests.analysis.synthetic import DISTANCE, run, series
 
 
 def test_runs_that_differ_in_their_seed_alone_are_a_series():
@@ -37,25 +38,43 @@ def test_of_two_runs_with_one_seed_the_newest_counts_and_that_is_said():
 
 def test_curves_are_aligned_where_all_runs_have_a_full_window():
     """Returns are the numbers of the trajectories, so that a mean of ten is 4.5 below the newest."""
-    aligned = series(run(0, lambda n: n, trajectories=50), run(1, lambda n: n, trajectories=30)).aligned("env_steps")
+    aligned = series(run(0, lambda n: n, trajectories=50), run(1, lambda n: n, trajectories=30)).aligned(
+        RETURN.metric, "env_steps"
+    )
     assert (aligned.x[0], aligned.x[-1]) == (10 * 200, 30 * 200)
     np.testing.assert_allclose(aligned.values, np.tile(aligned.x / 200 - 4.5, (2, 1)), rtol=1e-12)  # rounding
-    by_time = series(run(0, lambda n: n, seconds=1.6)).aligned("seconds")
+    by_time = series(run(0, lambda n: n, seconds=1.6)).aligned(RETURN.metric, "seconds")
     assert (by_time.x[0], by_time.x[-1]) == (16, 80)
 
 
 def test_short_runs_are_averaged_over_half_of_what_they_have():
-    aligned = series(run(0, lambda n: n, trajectories=4), run(1, lambda n: n, trajectories=9)).aligned("seconds")
+    aligned = series(run(0, lambda n: n, trajectories=4), run(1, lambda n: n, trajectories=9)).aligned(
+        RETURN.metric, "seconds"
+    )
     assert (aligned.x[0], aligned.x[-1]) == (20, 40)
     assert aligned.values[:, 0].tolist() == [1.5, 1.5]
-    single = series(run(0, lambda n: n, trajectories=1)).aligned("seconds")
+    single = series(run(0, lambda n: n, trajectories=1)).aligned(RETURN.metric, "seconds")
     assert single.values[0, 0] == 1
+
+
+def test_against_trajectories_every_one_counts_however_long():
+    aligned = series(run(0, lambda n: n, seconds=3.0, distances=lambda n: 2 * n)).aligned(
+        DISTANCE.metric, "trajectories"
+    )
+    assert (aligned.x[0], aligned.x[-1]) == (10, 50)
+    np.testing.assert_allclose(aligned.values[0], 2 * (aligned.x - 4.5), rtol=1e-12)  # rounding
+
+
+def test_a_series_has_what_all_of_its_runs_have():
+    both = series(run(0, lambda n: n, distances=lambda n: n), run(1, lambda n: n))
+    assert both.has(RETURN.metric)
+    assert not both.has(DISTANCE.metric)
 
 
 def test_first_and_last_returns():
     both = series(run(0, lambda n: n), run(1, lambda n: 2 * n))
-    assert both.first_returns.tolist() == [[1.0], [2.0]]
-    assert both.last_returns.tolist() == [[45.5], [91.0]]
+    assert both.first(RETURN.metric).tolist() == [[1.0], [2.0]]
+    assert both.last(RETURN.metric).tolist() == [[45.5], [91.0]]
 
 
 def test_a_clean_comparison_of_enough_seeds_has_no_flag():

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mbrl_async.analysis.objectives import RETURN
 from mbrl_async.analysis.series import POINTS
-from mbrl_async.analysis.speedup import baseline_of, first_reached, overall_ratio, speedup
+from mbrl_async.analysis.speedup import baseline_of, first_reached, overall_ratio, reach, speedup
 from mbrl_async.analysis.statistics import Resampling
-from tests.analysis.synthetic import run, series
+from tests.analysis.synthetic import DISTANCE, run, series
 
 RESOLUTION = 2 / POINTS
 """Of a crossing, as a share of where it is: curves have so many points, and these begin to be crossed after half."""
@@ -31,7 +32,8 @@ def lines(schedule: str, slope: float, *, seconds: float = 10.0, seeds: int = 3,
 def test_the_first_position_at_the_threshold_counts():
     x = np.array([10.0, 20.0, 30.0])
     curves = np.array([[1.0, 3.0, 2.0], [0.0, 1.0, 1.0]])
-    assert first_reached(x, curves, np.array([2.0, 2.0])).tolist() == [20.0, np.inf]
+    assert first_reached(x, curves, np.array([2.0, 2.0]), RETURN).tolist() == [20.0, np.inf]
+    assert first_reached(x, -curves, np.array([-2.0, -2.0]), DISTANCE).tolist() == [20.0, np.inf]
 
 
 @pytest.mark.parametrize("fraction", [0.5, 1.0])
@@ -67,6 +69,36 @@ def test_seeds_that_disagree_widen_the_interval():
     low, high = (float(end[0]) for end in result.ratio.interval)
     assert low == pytest.approx(1.0, rel=0.02), "all resampled runs are the slow one: as fast as sync"
     assert high == pytest.approx(50 / (44.5 / 4 + 5.5), rel=0.02), "all are the fast one"
+
+
+def approaching(schedule: str, speed: float):
+    """An arm that is 60 cm away, and comes nearer by `speed` cm with each trajectory of 50."""
+    tags = {"schedule": schedule, "env": "arm_reach"}
+    return series(*(run(seed, np.cos, tags=tags, distances=lambda n: 60 - speed * n) for seed in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "needs", "baseline_needs", "ratio"),
+    [
+        (30.0, 34.5, np.inf, np.inf),  # the mean of ten is 4.5 trajectories behind: 60 - (n - 4.5)
+        (40.0, 24.5, 44.5, 44.5 / 24.5),
+        (10.0, np.inf, np.inf, 0.0),
+    ],
+)
+def test_a_distance_is_reached_from_above(threshold, needs, baseline_needs, ratio):
+    near, far = approaching("async", 1.0), approaching("sync", 0.5)
+    result = reach(near, far, DISTANCE, "trajectories", threshold, resampling())
+    assert result.baseline_needs is not None
+    assert result.ratio is not None
+    assert result.needs.value == pytest.approx(needs, abs=40 / (POINTS - 1))
+    assert result.baseline_needs.value == pytest.approx(baseline_needs, abs=40 / (POINTS - 1))
+    assert result.ratio.value == pytest.approx(ratio, rel=2 * RESOLUTION)
+
+
+def test_a_distance_is_reached_without_a_baseline_too():
+    alone = reach(approaching("async", 1.0), None, DISTANCE, "seconds", 40.0, resampling())
+    assert alone.needs.value == pytest.approx(245.0, abs=400 / (POINTS - 1))
+    assert alone.ratio is None
 
 
 def test_over_several_tasks_it_is_the_geometric_mean():

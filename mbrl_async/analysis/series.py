@@ -116,10 +116,23 @@ def make_series(runs: Iterable[ComparedRun]) -> tuple[list[Series], list[str]]:
     return series, left_out
 
 
+def _causes(runs: Sequence[ComparedRun], names: Iterable[str]) -> list[str]:
+    """Those of the parameters that differ between runs, but of those that always agree with each other the shortest.
+
+    A parameter that is interpolated from another one has its value in every run.
+    """
+    by_values: dict[tuple[str | None, ...], str] = {}
+    for name in sorted(names, key=lambda name: (name.count("."), name)):
+        values = tuple(run.parameters.get(name) for run in runs)
+        if len(set(values)) > 1:
+            by_values.setdefault(values, name)
+    return sorted(by_values.values())
+
+
 def _variants(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]:
     """The runs by those of their parameters that are not the same in all of them."""
     names = {name for run in runs for name in run.parameters if not name.startswith(NO_VARIANT)}
-    differing = sorted(name for name in names if len({run.parameters.get(name) for run in runs}) > 1)
+    differing = _causes(runs, names)
     variants = defaultdict(list)
     for run in runs:
         own = ((".".join(name.split(".")[-2:]), run.parameters.get(name)) for name in differing)

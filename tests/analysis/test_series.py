@@ -30,6 +30,19 @@ def test_a_series_is_called_by_the_parameters_that_tell_it_from_others():
     assert [len(each.runs) for each in made] == [2, 1]
 
 
+def test_a_parameter_that_is_taken_from_another_is_not_named_twice():
+    def precise(seed: int, precision: str, rate: str = "0.1"):
+        own = {"dynamics.precision": precision, "dynamics.ensemble.precision": precision, "dynamics.rate": rate}
+        return run(seed, np.cos, parameters=own)
+
+    made, _ = make_series([precise(0, "bf16"), precise(0, "float32"), precise(0, "float32", "0.2")])
+    assert [each.label for each in made] == [
+        "me_trpo async dynamics.precision=bf16 dynamics.rate=0.1",
+        "me_trpo async dynamics.precision=float32 dynamics.rate=0.1",
+        "me_trpo async dynamics.precision=float32 dynamics.rate=0.2",
+    ]
+
+
 def test_of_two_runs_with_one_seed_the_newest_counts_and_that_is_said():
     made, left_out = make_series([run(0, np.cos, started=2), run(0, np.cos, started=1), run(1, np.cos)])
     assert [member.started for member in made[0].runs] == [2, 0]

@@ -36,6 +36,7 @@ class FakeRobot(RealTime):
         self.failure: Exception | None = None
         self.arrives = threading.Event()
         self.arrives.set()
+        self.stopped = threading.Event()
 
     def limits(self) -> Limits:
         return Arm("reach").limits
@@ -48,6 +49,7 @@ class FakeRobot(RealTime):
     def send(self, torques: RealArray) -> None:
         self.torques = torques
         self.sent.append(torques)
+        self.stopped.clear()
 
     def state(self) -> RobotState:
         if self.failure is not None:
@@ -57,6 +59,7 @@ class FakeRobot(RealTime):
     def stop(self) -> None:
         self.torques = np.zeros(7)
         self.stops += 1
+        self.stopped.set()
 
     def close(self) -> None:
         self.closed = True

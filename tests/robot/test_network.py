@@ -22,14 +22,6 @@ from tests.robot.conftest import NOBODY, PERIOD, START, FakeRobot, Served, clien
 TORQUES = np.array([1.0, 2, 0.5, -0.5, 0, 0, 0.1])
 
 
-def eventually(condition) -> bool:
-    """Whether it becomes true within ten seconds."""
-    deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return bool(condition())
-
-
 def test_what_is_said_arrives(served, client):
     client.reset(START, NOBODY)
     client.send(TORQUES)
@@ -101,7 +93,8 @@ def test_a_client_that_falls_silent_leaves_no_torque(keys):
     client.reset(START, NOBODY)
     client.send(TORQUES)
     assert served.robot.sent[0].any()
-    assert eventually(lambda: not served.robot.torques.any())
+    assert served.robot.stopped.wait(10)
+    assert not served.robot.torques.any()
     client.close()
     served.end()
 
@@ -253,9 +246,16 @@ def said(socket: zmq.Socket[bytes], sequence: int, command: str, values: np.ndar
     return decoded(Reply, socket.recv())
 
 
+def wait_for_arrival(socket: zmq.Socket[bytes], sequence: int) -> None:
+    """Each question waits for its answer, so that nothing spins."""
+    deadline = time.monotonic() + 10
+    while said(socket, sequence, "state").moving:
+        assert time.monotonic() < deadline, "the robot never arrives"
+
+
 def test_torques_that_come_too_late_are_refused(served, admitted):
     said(admitted, 5, "reset", START)
-    assert eventually(lambda: not said(admitted, 6, "state").moving)
+    wait_for_arrival(admitted, 6)
     assert said(admitted, 8, "torques", TORQUES).refused is None
     assert said(admitted, 7, "torques", 0 * TORQUES).refused == "request 7 came after request 8: it is too late."
     assert len(served.robot.sent) == 1

@@ -29,19 +29,27 @@ def mlflow_server(command: str, *arguments: str, log: Path) -> Iterator[str]:
         ) as process,
     ):
         try:
-            _wait_until_it_answers(f"http://127.0.0.1:{port}")
+            _wait_until_it_answers(process, f"http://127.0.0.1:{port}")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
 
 
-def _wait_until_it_answers(uri: str) -> None:
+def _wait_until_it_answers(process: subprocess.Popen[bytes], uri: str) -> None:
+    """Between two attempts wait for the end of the process, after which no other would succeed."""
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
         try:
             open_store(uri)
             return
         except TrackingError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or _ends_within(process, 0.2):
                 raise
-            time.sleep(0.2)
+
+
+def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

@@ -30,7 +30,15 @@ from mbrl_async.commands import Tracking, command_settings
 from mbrl_async.config import STRICT, ConfigError, build
 from mbrl_async.envs.task import Task
 from mbrl_async.evaluation import play, record
-from mbrl_async.players import PLANNER_SECTIONS, MisfitError, Player, planner_players, plans, policy_players
+from mbrl_async.players import (
+    PLANNER_SECTIONS,
+    MisfitError,
+    Player,
+    computing_as_its_collector,
+    planner_players,
+    plans,
+    policy_players,
+)
 from mbrl_async.results import MODEL_FILE, POLICY_FILE
 from mbrl_async.tracking.store import TrackingError, open_store
 from mbrl_async.trust import foreign_targets
@@ -109,7 +117,8 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
     players = _players(cfg, task, source, settings.seed)
     directory = Path(settings.output) if settings.output else Path("evaluations") / run_id
     directory.mkdir(parents=True, exist_ok=True)
-    returns = {name: _returns(task, player, name, settings, directory) for name, player in players.items()}
+    with computing_as_its_collector(cfg):
+        returns = {name: _returns(task, player, name, settings, directory) for name, player in players.items()}
     task.close()
     resampling = Resampling(settings.confidence, settings.resamples, np.random.default_rng(settings.seed))
     estimates = {

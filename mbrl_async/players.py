@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,22 @@ def plans(cfg: DictConfig) -> bool:
     """Whether the run's collector planned, because nobody improved a policy."""
     workers = OmegaConf.select(cfg, "algorithm.workers")
     return workers is not None and IMPROVE_POLICY not in workers
+
+
+@contextmanager
+def computing_as_its_collector(cfg: DictConfig) -> Iterator[None]:
+    """Torch with the threads and the matrix products of the run's collector; afterwards as it was before.
+
+    A plan is many small products: on two busy cores a second thread made it three to eighty times slower.
+    """
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    try:
+        torch.set_num_threads(OmegaConf.select(cfg, f"torch_threads.{COLLECT}") or before[0])
+        torch.set_float32_matmul_precision(OmegaConf.select(cfg, "matmul_precision") or before[1])
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
 
 
 def policy_players(cfg: DictConfig, spec: TaskSpec, parameters: Parameters, seed: int) -> dict[str, Player]:

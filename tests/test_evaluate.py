@@ -24,6 +24,7 @@ from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.envs.mujoco_tasks import InvertedPendulum
 from mbrl_async.evaluate import Settings, evaluate, main
 from mbrl_async.evaluation import mean_action, play, record, sampled_action
+from mbrl_async.players import computing_as_its_collector
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.supplies import torch_generator
@@ -207,6 +208,16 @@ def test_a_snapshot_without_a_model_is_refused_in_a_sentence(client: MlflowClien
     (tmp_path / "run").mkdir()
     with pytest.raises(ConfigError, match="was made before there was a model: give a later one"):
         evaluate(make_planner_run(client, tmp_path / "run"), settings(client, tmp_path / "a", snapshot), Console())
+
+
+def test_torch_computes_as_in_the_run_and_afterwards_as_before():
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    cfg = composed(f"torch_threads.collect={before[0] + 1}", "matmul_precision=medium")
+    with computing_as_its_collector(cfg):
+        assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == (before[0] + 1, "medium")
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
+    with computing_as_its_collector(OmegaConf.create({})):
+        assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
 
 
 def test_a_planner_is_filmed(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,6 @@
 """All figures: `python -m benchmarks`; in under a minute, with fewer repetitions: `python -m benchmarks --quick`.
 
-What keeping and recording cost, in real time, is measured only if it is named: `python -m benchmarks keeping`.
+A quick round leaves out the parts that compare runs in real time, backends and keeping, unless they are named.
 Beside mbrl-lib, if a folder holds it: `python -m benchmarks --mbrl-lib FOLDER` (see `benchmarks/mbrl_lib.py`).
 """
 

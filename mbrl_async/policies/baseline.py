@@ -45,16 +45,23 @@ class LinearFeatureBaseline:
         """
         require_finite(observations, "An observation that the baseline is fitted to")
         require_finite(returns, "A return that the baseline is fitted to")
-        features = baseline_features(observations).movedim(0, -3)  # (..., T + 1, R, F)
-        last = ends.lengths[..., None, :, None].expand(*features.shape[:-3], 1, *features.shape[-2:])
-        followed = continuation.double().movedim(0, -2)[..., None] * features.gather(-3, last)  # (..., T, R, F)
+        features = baseline_features(observations.movedim(0, -3))  # (..., T + 1, R, F)
         happened = ends.happened(len(returns)).movedim(0, -2)[..., None]  # (..., T, R, 1)
         # A row of zeros has no part in the normal equations.
-        design = (features[..., :-1, :, :] - followed).mul_(happened).flatten(-3, -2)  # (..., T R, F)
+        design = (self._temporal_differences(features, continuation, ends) * happened).flatten(-3, -2)  # (..., T R, F)
         targets = returns.double().movedim(0, -2).flatten(-2)  # (..., T R)
         coefficients = self._solve(design, targets)  # (..., F)
-        values = (features @ coefficients[..., None, :, None])[..., 0]  # (..., T + 1, R)
-        return values.movedim(-2, 0).to(returns.dtype)
+        values = (features.flatten(-3, -2) @ coefficients[..., None])[..., 0]  # (..., (T + 1) R)
+        return values.unflatten(-1, features.shape[-3:-1]).movedim(-2, 0).to(returns.dtype)
+
+    @staticmethod
+    def _temporal_differences(features: Tensor, continuation: Tensor, ends: RolloutEnds) -> Tensor:
+        """Features (..., T, R, F) of each step, less those of the end as far as its value follows."""
+        if not bool(continuation.any()):  # three passes through the largest tensor of an update
+            return features[..., :-1, :, :]
+        last = ends.lengths[..., None, :, None].expand(*features.shape[:-3], 1, *features.shape[-2:])
+        followed = continuation.double().movedim(0, -2)[..., None] * features.gather(-3, last)  # (..., T, R, F)
+        return features[..., :-1, :, :] - followed
 
     def _solve(self, design: Tensor, targets: Tensor) -> Tensor:
         """Ridge coefficients (..., F) for `design` (..., N, F) and `targets` (..., N), by the normal equations."""
@@ -77,12 +84,12 @@ class LinearFeatureBaseline:
 
 
 def baseline_features(observations: Tensor) -> Tensor:
-    """The clipped observation, its square, three powers of time and 1: (T, ..., R, O) -> (T, ..., R, 2 O + 4).
+    """The clipped observation, its square, three powers of time and 1: (..., T, R, O) -> (..., T, R, 2 O + 4).
 
     In float64: the normal equations square the features' condition number, and the small ridge drowns in float32.
     """
-    clipped = observations.double().clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)  # (T, ..., R, O)
-    time = torch.arange(len(clipped), dtype=clipped.dtype, device=clipped.device) / STEPS_PER_TIME_UNIT  # (T,)
+    clipped = observations.double().clamp(-OBSERVATION_LIMIT, OBSERVATION_LIMIT)  # (..., T, R, O)
+    time = torch.arange(clipped.shape[-3], dtype=clipped.dtype, device=clipped.device) / STEPS_PER_TIME_UNIT  # (T,)
     powers = torch.stack([time, time**2, time**3, torch.ones_like(time)], dim=-1)  # (T, 4)
-    powers = powers.view(-1, *[1] * (clipped.ndim - 2), 4).expand(*clipped.shape[:-1], 4)
+    powers = powers[:, None].expand(*clipped.shape[:-1], 4)
     return torch.cat([clipped, clipped.square(), powers], dim=-1)

@@ -52,7 +52,7 @@ class LinearFeatureBaseline:
         targets = returns.double().movedim(0, -2).flatten(-2)  # (..., T R)
         coefficients = self._solve(design, targets)  # (..., F)
         values = (features.flatten(-3, -2) @ coefficients[..., None])[..., 0]  # (..., (T + 1) R)
-        return values.unflatten(-1, features.shape[-3:-1]).movedim(-2, 0).to(returns.dtype)
+        return values.reshape(features.shape[:-1]).movedim(-2, 0).to(returns.dtype)
 
     @staticmethod
     def _temporal_differences(features: Tensor, continuation: Tensor, ends: RolloutEnds) -> Tensor:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
 
-from mbrl_async.config import ConfigError, components, hints_of, per_collector
+from mbrl_async.config import ConfigError, build, components, hints_of, per_collector
 from mbrl_async.types import PerCollector
 
 
@@ -52,6 +53,11 @@ def settings_of(node: Any, collector: int) -> Any:
         name: child[collector] if name in own and isinstance(child, list) else settings_of(child, collector)
         for name, child in node.items()
     }
+
+
+def build_first(node: DictConfig) -> Any:
+    """The component, such as the task, that the first collector has."""
+    return build(DictConfig(settings_of(OmegaConf.to_container(node, resolve=True), 0)))
 
 
 def _settings(configuration: Mapping[str, Any]) -> Iterator[_Setting]:

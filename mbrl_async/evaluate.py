@@ -25,9 +25,9 @@ from safetensors.torch import load_file
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, mean
 from mbrl_async.checkpoint.codec import CheckpointError
 from mbrl_async.checkpoint.snapshots import read_snapshot
-from mbrl_async.collectors import settings_of
+from mbrl_async.collectors import build_first
 from mbrl_async.commands import Tracking, command_settings
-from mbrl_async.config import STRICT, ConfigError, build
+from mbrl_async.config import STRICT, ConfigError
 from mbrl_async.envs.task import Task
 from mbrl_async.evaluation import play, record
 from mbrl_async.players import (
@@ -113,7 +113,7 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
     kind = PLANNER if plans(cfg) else POLICY
     _require_trusted(cfg, kind, settings.trust)
     source = _source(client, run_id, settings, kind)
-    task: Task = build(DictConfig(settings_of(OmegaConf.to_container(cfg.env, resolve=True), 0)))
+    task: Task = build_first(cfg.env)
     players = _players(cfg, task, source, settings.seed)
     directory = Path(settings.output) if settings.output else Path("evaluations") / run_id
     directory.mkdir(parents=True, exist_ok=True)

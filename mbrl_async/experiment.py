@@ -10,7 +10,7 @@ import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from mbrl_async.collectors import require_one_each, settings_of
+from mbrl_async.collectors import build_first, require_one_each
 from mbrl_async.config import ConfigError, Settings, build, validate
 from mbrl_async.envs.task import Task
 from mbrl_async.runtime.backend import Backend
@@ -49,7 +49,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     schedule = _schedule_of(workers, settings.collectors, build(cfg.schedule))
     _require_possible(settings, schedule, workers)
     channels = Channels(Stream(), Latest(), Latest())
-    makers = worker_makers(configuration, settings.collectors, _spec(configuration), channels)
+    makers = worker_makers(configuration, settings.collectors, _spec(cfg), channels)
     _rehearse(makers)
     return Experiment(
         settings=settings,
@@ -76,8 +76,8 @@ def _schedule_of(workers: Collection[str], collectors: int, schedule: Schedule) 
         raise ConfigError(str(error)) from error
 
 
-def _spec(configuration: Any) -> TaskSpec:
-    task: Task = build(DictConfig(settings_of(configuration["env"], 0)))
+def _spec(cfg: DictConfig) -> TaskSpec:
+    task: Task = build_first(cfg.env)
     spec = task.spec
     task.close()
     return spec

@@ -14,8 +14,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from mbrl_async.collectors import settings_of
-from mbrl_async.config import ConfigError, build, devices_of
+from mbrl_async.collectors import build_first
+from mbrl_async.config import ConfigError, devices_of
 from mbrl_async.differences import COMPUTES, environment_differences
 from mbrl_async.distance import final_parameters, same_parameters
 from mbrl_async.experiment import Experiment, build_experiment
@@ -126,7 +126,7 @@ def _prepare(
 def _takes_recorded_trajectories(cfg: DictConfig) -> bool:
     if cfg.replay.trajectories != "auto":
         return bool(cfg.replay.trajectories == "recorded")
-    task = build(DictConfig(settings_of(OmegaConf.to_container(cfg.env, resolve=True), 0)))
+    task = build_first(cfg.env)
     task.close()
     return not task.spec.repeatable
 

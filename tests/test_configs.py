@@ -75,7 +75,7 @@ def test_the_papers_settings_of_mb_mpo_come_with_the_schedule(schedule, rollouts
 
 @pytest.mark.parametrize(
     "path",
-    sorted(path for group in ("paper", "algorithm/task") for path in (CONFIG_DIRECTORY / group).rglob("*.yaml")),
+    sorted(path for group in ("paper", "policy/task", "algorithm/task") for path in (CONFIG_DIRECTORY / group).rglob("*.yaml")),
     ids=lambda path: path.stem,
 )
 def test_every_file_of_settings_that_come_with_a_choice_is_used_by_some_choice(path):
@@ -85,6 +85,7 @@ def test_every_file_of_settings_that_come_with_a_choice_is_used_by_some_choice(p
         "paper/schedule": product(algorithms, schedules),
         "paper/task": product(algorithms, schedules, tasks),
         "paper/robot": product(algorithms, tasks),
+        "policy/task": product(tasks),
         "algorithm/task": product(algorithms, tasks),
     }
     group = path.parent.relative_to(CONFIG_DIRECTORY).as_posix()

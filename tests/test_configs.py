@@ -75,7 +75,11 @@ def test_the_papers_settings_of_mb_mpo_come_with_the_schedule(schedule, rollouts
 
 @pytest.mark.parametrize(
     "path",
-    sorted(path for group in ("paper", "policy/task", "algorithm/task") for path in (CONFIG_DIRECTORY / group).rglob("*.yaml")),
+    sorted(
+        path
+        for group in ("paper", "policy/task", "algorithm/task")
+        for path in (CONFIG_DIRECTORY / group).rglob("*.yaml")
+    ),
     ids=lambda path: path.stem,
 )
 def test_every_file_of_settings_that_come_with_a_choice_is_used_by_some_choice(path):

@@ -8,7 +8,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.spaces import Box, Space
+from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -21,6 +23,9 @@ Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 TERMINATES_ABOVE = 0.5
 """The squared error is a proper score: its least is at the probability, so this asks for what is more probable."""
+
+PICTURES = "rgb_array"
+"""Gymnasium's word for a task that is drawn when it is asked for a picture, and not before."""
 
 
 class Learned:
@@ -61,6 +66,7 @@ class GymnasiumTask(SimulatedTask):
         self._reward = _rule("reward", reward, ("learned",))
         self._termination = _rule("termination", termination, ("learned", "never"))
         self._environment = _made(id, arguments)
+        self._id = id
         observations = _observation_space(id, self._environment.observation_space)
         self._actions = _action_space(id, self._environment.action_space)
         rules: dict[Signal, Rule | str] = {"reward": self._reward, "termination": self._termination}
@@ -113,6 +119,18 @@ class GymnasiumTask(SimulatedTask):
             terminated = bool(self._termination(observation, action, next_observation))
         return reward, terminated, truncated
 
+    def draw(self) -> NDArray[np.uint8]:
+        """See `Drawable.draw`."""
+        if self._environment.render_mode != PICTURES:
+            raise RuntimeError(
+                f"env.id={self._id} makes no pictures (render_mode={self._environment.render_mode}): video=true needs "
+                f'a task with "{PICTURES}" among the render_modes of its metadata.'
+            )
+        try:
+            return np.asarray(self._environment.render())
+        except Exception as error:  # a task's renderer raises whatever it meets
+            raise RuntimeError(f"env.id={self._id} cannot be drawn: {' '.join(str(error).split())}.") from error
+
     def close(self) -> None:
         """Close the environment."""
         self._environment.close()
@@ -135,7 +153,8 @@ def _rule(name: str, given: Rule | Learned | str, words: tuple[str, ...]) -> Rul
 def _made(id: str, arguments: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:  # noqa: A002
     try:
         # The horizon is the collector's: a time limit of the environment's own would be a second one.
-        return gymnasium.make(id, max_episode_steps=-1, disable_env_checker=True, **arguments)
+        settings = {"max_episode_steps": -1, "disable_env_checker": True, **_drawing(id), **arguments}
+        return gymnasium.make(id, **settings)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ValueError(f"env.id={id} needs a package that is not installed: {error}.") from error
     except (gymnasium.error.Error, ImportError) as error:
@@ -144,6 +163,14 @@ def _made(id: str, arguments: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:  # 
         raise ValueError(f"env.id={id} is no task that Gymnasium knows: {hint}") from error
     except TypeError as error:
         raise ValueError(f"env.id={id} cannot be made with env.arguments={dict(arguments)}: {error}.") from error
+
+
+def _drawing(id: str) -> dict[str, str]:  # noqa: A002
+    """The argument that lets a task be drawn; nothing for one that knows no pictures."""
+    entry_point = gymnasium.spec(id).entry_point
+    maker = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    modes = getattr(maker, "metadata", {}).get("render_modes", ())
+    return {"render_mode": PICTURES} if PICTURES in modes else {}
 
 
 def _observation_space(id: str, space: Space[Any]) -> Box:  # noqa: A002

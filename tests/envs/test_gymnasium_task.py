@@ -42,12 +42,29 @@ class Scripted(gymnasium.Env[np.ndarray, np.ndarray]):
         return np.array([self._steps, action[0]]), 10.0 * self._steps, terminated, truncated, {}
 
 
+class Painted(Scripted):
+    """Every picture is the number of the step; there is no third one."""
+
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode=None, **arguments):
+        super().__init__(**arguments)
+        self.render_mode = render_mode
+
+    def render(self):
+        if self._steps > 1:
+            raise ImportError("no brush\nis installed")
+        return np.full((2, 2, 3), self._steps, dtype=np.uint8)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
     gymnasium.register("Scripted-v0", Scripted, max_episode_steps=7)
     gymnasium.register("Endless-v0", Scripted)
+    gymnasium.register("Painted-v0", Painted, max_episode_steps=7)
     yield
-    del gymnasium.registry["Scripted-v0"], gymnasium.registry["Endless-v0"]
+    for name in ("Scripted-v0", "Endless-v0", "Painted-v0"):
+        del gymnasium.registry[name]
 
 
 def make(name="Scripted-v0", *, horizon=None, control_period=0.1, reward="learned", termination="learned", **arguments):
@@ -185,3 +202,25 @@ def test_actions_are_mapped_onto_the_tasks_limits(action, command):
 def test_what_cannot_be_used_is_refused_in_a_sentence(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         make(**arguments)
+
+
+def test_a_task_that_makes_pictures_is_drawn_when_asked():
+    task = make("Painted-v0")
+    task.reset(np.random.default_rng(0))
+    assert (task.draw() == 0).all()
+    task.step(np.zeros(1, dtype=np.float32))
+    assert task.draw().shape == (2, 2, 3)
+    assert (task.draw() == 1).all()
+
+
+def test_a_task_that_cannot_be_drawn_says_why():
+    task = make("Painted-v0")
+    task.reset(np.random.default_rng(0))
+    for _ in range(2):
+        task.step(np.zeros(1, dtype=np.float32))
+    with pytest.raises(RuntimeError, match=r"env\.id=Painted-v0 cannot be drawn: no brush is installed\.$"):
+        task.draw()
+    with pytest.raises(RuntimeError, match=r"env\.id=Scripted-v0 makes no pictures \(render_mode=None\).*rgb_array"):
+        make().draw()
+    with pytest.raises(RuntimeError, match="render_mode=human"):
+        make("Painted-v0", render_mode="human").draw()

@@ -32,6 +32,7 @@ def make_ensemble(
         hidden=HIDDEN,
         minimum_std=1e-3,
         observation_limit=100.0,
+        observation_deviations=None,
         output=Point(),
         precision=precision,
         generator=generator,

@@ -36,6 +36,7 @@ class Ensemble(torch.nn.Module):
         hidden: Sequence[PositiveInt],
         minimum_std: PositiveFloat,
         observation_limit: PositiveFloat,
+        observation_deviations: PositiveFloat | None,
         output: Output,
         precision: PrecisionChoice,
         generator: torch.Generator,
@@ -52,13 +53,16 @@ class Ensemble(torch.nn.Module):
             minimum_std: least standard deviation that a dimension is normalised by.
             observation_limit: predicted observations are clipped to plus and minus this, so that a bad model cannot
                 diverge.
+            observation_deviations: and to so many standard deviations from the mean of each member's training data, in
+                each dimension; None: not.
             output: what the networks say of an outcome, and how far they are from the truth.
             precision: of the products between hidden layers; everything else is float32.
             generator: source of the initial weights.
             device: where the ensemble computes.
         """
         super().__init__()
-        self.observation_limit = observation_limit
+        self._observation_limit = observation_limit
+        self._observation_deviations = observation_deviations
         self._shapes = ((members, observation_size), (members, action_size))
         sizes = [observation_size + action_size, *hidden, observation_size + signals]
         self.mlp = BatchedMLP(sizes, output, signals, dtype_of(precision, device))
@@ -79,6 +83,14 @@ class Ensemble(torch.nn.Module):
     def predictor(self) -> Predictor:
         """Answers for the ensemble as it is now."""
         return Predictor(self)
+
+    def observation_bounds(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest observation that each member predicts, both (M, 1, O)."""
+        size = self._shapes[0][1]
+        mean, std = self.input_normaliser.mean[..., :size], self.input_normaliser.std[..., :size]
+        reach = torch.inf if self._observation_deviations is None else self._observation_deviations * std
+        limit = self._observation_limit
+        return (mean - reach).clamp(-limit, limit), (mean + reach).clamp(-limit, limit)
 
     def fit_normalisation(self, transitions: MemberTransitions) -> None:
         """Take each member's normalisation from its own transitions (M, N, ...)."""

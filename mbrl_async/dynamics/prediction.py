@@ -23,6 +23,7 @@ class Predictor:
         """M."""
         self._ensemble = ensemble
         self._layers = ensemble.mlp.compute_layers(ensemble.network)
+        self._bounds = ensemble.observation_bounds()
         self._extras = ensemble.mlp.extras(ensemble.network)
         self._hidden: list[Tensor] = []  # (M, B, width), one a hidden layer
 
@@ -44,7 +45,7 @@ class Predictor:
         outputs = ensemble.mlp.apply(self._layers, inputs, self._memory_for(inputs.shape[1]))
         outcomes = ensemble.target_normaliser.restore(ensemble.mlp.sample(outputs, self._extras, generator))
         change = outcomes[..., : observations.shape[2]]
-        change.add_(observations).clamp_(-ensemble.observation_limit, ensemble.observation_limit)
+        change.add_(observations).clamp_(*self._bounds)
         return outcomes
 
     def _memory_for(self, rows: int) -> list[Tensor]:

@@ -71,6 +71,22 @@ def test_predictions_are_clipped(make_ensemble) -> None:
     assert predicted.abs().max() == 0.5
 
 
+def test_predictions_stay_within_so_many_deviations_of_each_members_data(make_ensemble, make_buffer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(300, 3, generator=generator) * torch.tensor([1.0, 30.0, 0.1]) + torch.tensor([5.0, 0.0, -9.0])
+    buffer = make_buffer()
+    buffer.append(Transitions(rows, torch.zeros(300, 2), rows))
+    ensemble = make_ensemble(deviations=2.0, limit=50.0)
+    ensemble.fit_normalisation(buffer.train)
+    data = buffer.train.inputs[..., :3]
+    std, mean = torch.std_mean(data, dim=1, correction=0)  # (M, O)
+    far = 1000 * torch.cat((torch.ones(3, 1, 3), -torch.ones(3, 1, 3)), dim=1)
+    predicted = ensemble.predictor().predict(far, torch.zeros(3, 2, 2), DRAW)
+    torch.testing.assert_close(predicted[:, 0], (mean + 2 * std).clamp(-50, 50))
+    torch.testing.assert_close(predicted[:, 1], (mean - 2 * std).clamp(-50, 50))
+    assert predicted.abs().max() == 50.0, "the limit holds beside the deviations"
+
+
 def test_signals_are_learned_and_predicted_in_their_own_units(make_ensemble, make_buffer) -> None:
     generator = torch.Generator().manual_seed(0)
     observations = torch.randn(200, 3, generator=generator)

@@ -47,7 +47,9 @@ def learn(transitions: list[Transitions], output: Output, signals: int, seed: in
         hidden=[64, 64],
         minimum_std=1e-3,
         observation_limit=100.0,
+        observation_deviations=None,
         output=output,
+        precision="float32",
         generator=generator,
         device="cpu",
     )

@@ -65,6 +65,7 @@ def make_ensemble(seed: int = 0) -> Ensemble:
         hidden=[8],
         minimum_std=1e-3,
         observation_limit=100.0,
+        observation_deviations=None,
         output=Point(),
         precision="float32",
         generator=generator(seed),

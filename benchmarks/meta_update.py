@@ -32,9 +32,13 @@ def make_mb_mpo(step: PolicyStep, rollouts: int) -> MBMPO:
         adaptation_rate=1e-3,
         advantages=step.estimator,
         trust_region=TrustRegion(
-            step_size=0.01, conjugate_gradient_iterations=10, damping=1e-5, backtrack_ratio=0.8, backtracks=15
+            step_size=0.01,
+            conjugate_gradient_iterations=10,
+            curvature_interval=10,
+            damping=1e-5,
+            backtrack_ratio=0.8,
+            backtracks=15,
         ),
-        curvature_interval=10,
     )
 
 

@@ -55,7 +55,12 @@ class PolicyStep:
         self.baseline = LinearFeatureBaseline(regularisation=1e-5)
         self.estimator = AdvantageEstimator(discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=self.baseline)
         self.trpo = TRPO(
-            step_size=0.01, conjugate_gradient_iterations=10, damping=1e-5, backtrack_ratio=0.8, backtracks=15
+            step_size=0.01,
+            conjugate_gradient_iterations=10,
+            curvature_interval=1,
+            damping=1e-5,
+            backtrack_ratio=0.8,
+            backtracks=15,
         )
         self.whole = ImaginedPolicyImprovement(
             rollouts=ROLLOUTS, horizon=HORIZON, advantages=self.estimator, update=self.trpo

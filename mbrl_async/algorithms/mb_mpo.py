@@ -39,9 +39,8 @@ class MBMPO:
         horizon: most steps of each; None: as many as a real trajectory has.
         adaptation_rate: alpha, the length of the gradient step by which a task adapts.
         advantages: turns rollouts into advantages, for each task alone.
-        trust_region: of the outer step, in the KL between adapted policies.
-        curvature_interval: the direction's curvature is estimated from every so manieth time step; 1: from all. The
-            line search checks what it accepts on all.
+        trust_region: of the outer step, in the KL between adapted policies; its curvature is estimated from every so
+            manieth time step.
     """
 
     def __init__(
@@ -53,7 +52,6 @@ class MBMPO:
         adaptation_rate: PositiveFloat,
         advantages: AdvantageEstimator,
         trust_region: TrustRegion,
-        curvature_interval: PositiveInt,
     ) -> None:
         self._tasks = tasks
         self._rollouts = rollouts
@@ -61,7 +59,6 @@ class MBMPO:
         self._rate = adaptation_rate
         self._advantages = advantages
         self._trust_region = trust_region
-        self._interval = curvature_interval
         self._adapted: dict[str, Tensor] = {}
 
     def require_compatible(self, members: int) -> None:
@@ -96,6 +93,7 @@ class MBMPO:
             rollouts = imagine_tasks(stack, parameters, model, task, begin, horizon, generator, check_interrupted)
             return rollouts, self._advantages.estimate(rollouts.observations, rollouts.rewards, rollouts.ends)
 
+        interval = self._trust_region.curvature_interval
         before, before_advantages = imagine(start.expand(self._tasks, -1))
         adaptation = Adaptation(stack, split(before, before_advantages), self._rate, check_interrupted)
         adapted = adaptation.adapted(start)  # (J, P)
@@ -106,7 +104,7 @@ class MBMPO:
             adaptation=adaptation,
             adapted=adapted,
             samples=split(after, after_advantages),
-            thinned=(thin(before, before_advantages, self._interval), thin(after, after_advantages, self._interval)),
+            thinned=(thin(before, before_advantages, interval), thin(after, after_advantages, interval)),
             check_interrupted=check_interrupted,
         )
         maximum = self._trust_region.maximise(objective)

@@ -29,7 +29,8 @@ class TRPO(TrustRegion):
         Raises:
             NonFiniteError: the gradient, and so an observation, action, advantage or parameter, is not finite.
         """
-        maximum = self.maximise(_PolicyObjective(policy, observations, actions, advantages))
+        batch = (observations, actions, advantages)
+        maximum = self.maximise(_PolicyObjective(policy, *batch, self.curvature_interval))
         assign(list(policy.parameters()), maximum.parameters)
         return maximum.metrics
 
@@ -44,8 +45,11 @@ class TRPO(TrustRegion):
 class _PolicyObjective:
     """The mean of ratio x advantage; tries parameters by assigning them to the policy, and leaves them there."""
 
-    def __init__(self, policy: GaussianMLP, observations: Tensor, actions: Tensor, advantages: Tensor) -> None:
+    def __init__(
+        self, policy: GaussianMLP, observations: Tensor, actions: Tensor, advantages: Tensor, curvature_interval: int
+    ) -> None:
         self._policy = policy
+        self._thinned = observations[::curvature_interval]
         self._parameters = list(policy.parameters())
         self._distribution: Gaussian = policy(observations)  # (N, A)
         self._batch = Batch(observations, actions, advantages, self._distribution.detach())
@@ -57,7 +61,7 @@ class _PolicyObjective:
         return float(surrogate.detach()), gradient
 
     def curvature(self, damping: float) -> FisherProduct:
-        return FisherProduct(self._distribution, self._parameters, damping)
+        return FisherProduct(self._policy(self._thinned), self._parameters, damping)
 
     @torch.no_grad()
     def surrogate_and_kl(self, parameters: Tensor) -> tuple[float, float]:

@@ -46,6 +46,8 @@ class TrustRegion:
     Args:
         step_size: delta, the largest mean KL of one update.
         conjugate_gradient_iterations: products with the curvature that are spent on the direction.
+        curvature_interval: every so manieth sample takes part in the curvature; 1: all. The line search checks what it
+            accepts on all (appendix C).
         damping: added to the curvature's diagonal.
         backtrack_ratio: each try is this much shorter than the last.
         backtracks: tries before the update is given up.
@@ -56,10 +58,12 @@ class TrustRegion:
         *,
         step_size: PositiveFloat,
         conjugate_gradient_iterations: PositiveInt,
+        curvature_interval: PositiveInt,
         damping: Annotated[float, Field(ge=0)],
         backtrack_ratio: Annotated[float, Field(gt=0, lt=1)],
         backtracks: PositiveInt,
     ) -> None:
+        self.curvature_interval = curvature_interval
         self._step_size = step_size
         self._iterations = conjugate_gradient_iterations
         self._damping = damping

@@ -40,6 +40,7 @@ def make_mb_mpo(**changes):
     trust_region = TrustRegion(
         step_size=changes.pop("step_size", 0.02),
         conjugate_gradient_iterations=10,
+        curvature_interval=2,
         damping=1e-5,
         backtrack_ratio=0.8,
         backtracks=changes.pop("backtracks", 15),
@@ -51,7 +52,6 @@ def make_mb_mpo(**changes):
         "adaptation_rate": RATE,
         "advantages": make_advantages(),
         "trust_region": trust_region,
-        "curvature_interval": 2,
     }
     return MBMPO(**arguments | changes)
 

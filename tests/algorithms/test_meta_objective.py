@@ -27,6 +27,7 @@ def make_trust_region(**changes):
     arguments = {
         "step_size": 0.01,
         "conjugate_gradient_iterations": 10,
+        "curvature_interval": 1,
         "damping": 1e-5,
         "backtrack_ratio": 0.8,
         "backtracks": 15,

@@ -49,7 +49,14 @@ class RecordingUpdate:
 
 
 def make_improvement(update=None, rollouts=ROLLOUTS):
-    trpo = TRPO(step_size=0.02, conjugate_gradient_iterations=10, damping=1e-5, backtrack_ratio=0.8, backtracks=15)
+    trpo = TRPO(
+        step_size=0.02,
+        conjugate_gradient_iterations=10,
+        curvature_interval=1,
+        damping=1e-5,
+        backtrack_ratio=0.8,
+        backtracks=15,
+    )
     advantages = AdvantageEstimator(
         discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=LinearFeatureBaseline(regularisation=1e-5)
     )

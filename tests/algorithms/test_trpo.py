@@ -14,6 +14,7 @@ def make_trpo(**changes):
     arguments = {
         "step_size": 0.01,
         "conjugate_gradient_iterations": 10,
+        "curvature_interval": 1,
         "damping": 1e-5,
         "backtrack_ratio": 0.8,
         "backtracks": 15,
@@ -45,15 +46,16 @@ def parameters_of(policy):
     return flatten([parameter.detach().clone() for parameter in policy.parameters()])
 
 
+@pytest.mark.parametrize("interval", [1, 2])
 @pytest.mark.parametrize("step_size", [1e-4, 0.01, 0.5])
-def test_no_update_ever_leaves_the_trust_region(step_size):
+def test_no_update_ever_leaves_the_trust_region(step_size, interval):
     accepted = []
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         policy = make_policy(generator)
         batch = random_batch(policy, generator, scale=10.0 ** (seed % 4 - 1))
         before = policy(batch[0]).detach()
-        metrics = make_trpo(step_size=step_size).update(policy, *batch)
+        metrics = make_trpo(step_size=step_size, curvature_interval=interval).update(policy, *batch)
         with torch.no_grad():
             kl = policy(batch[0]).kl_from(before).mean().item()
         assert kl == metrics["kl"] <= step_size
@@ -82,6 +84,25 @@ def test_the_full_step_uses_the_trust_region_up():
     # So short a step is quadratic; one backtrack alone would leave 0.64 of the allowed KL.
     assert 0.6e-4 < metrics["kl"] <= 1e-4
     assert metrics["line_search_backtracks"] <= 1
+
+
+def test_a_thinned_curvature_does_not_see_the_other_samples():
+    """Samples of one kind form the curvature alone; of the other kind there are two, of which the step is shorter."""
+    generator = torch.Generator().manual_seed(0)
+    observations, actions, advantages = random_batch(make_policy(generator), generator)
+
+    def stepped(spoilt, interval):
+        """The parameters after an update of which every second observation was multiplied by `spoilt`."""
+        policy, given = make_policy(torch.Generator().manual_seed(1)), observations.clone()
+        given[1::2] *= spoilt
+        rewarded = advantages.clone()
+        rewarded[1::2] = 0.0  # what is spoilt has no part in the gradient
+        trpo = make_trpo(curvature_interval=interval, step_size=1e-6)
+        trpo.update(policy, given, policy(given).sample(actions).detach(), rewarded)
+        return parameters_of(policy)
+
+    assert torch.equal(stepped(1.0, 2), stepped(0.9, 2))
+    assert not torch.equal(stepped(1.0, 1), stepped(0.9, 1))
 
 
 def test_it_solves_a_bandit():

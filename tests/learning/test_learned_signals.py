@@ -72,7 +72,7 @@ def learn(transitions: list[Transitions], output: Output, signals: int, seed: in
 def predicted(ensemble: Ensemble, rows: Transitions, seed: int = 0) -> torch.Tensor:
     """Outcomes (M, N, O + E) of the same rows by every member."""
     copies = [part.expand(MEMBERS, -1, -1) for part in (rows.observations, rows.actions)]
-    return ensemble.predict(*copies, torch.Generator().manual_seed(seed))
+    return ensemble.predictor().predict(*copies, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.slow

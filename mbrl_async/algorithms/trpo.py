@@ -49,9 +49,9 @@ class _PolicyObjective:
         self, policy: GaussianMLP, observations: Tensor, actions: Tensor, advantages: Tensor, curvature_interval: int
     ) -> None:
         self._policy = policy
-        self._thinned = observations[::curvature_interval]
         self._parameters = list(policy.parameters())
         self._distribution: Gaussian = policy(observations)  # (N, A)
+        self._interval = curvature_interval
         self._batch = Batch(observations, actions, advantages, self._distribution.detach())
         self.start = flatten(self._parameters).detach()  # (P,)
 
@@ -61,7 +61,10 @@ class _PolicyObjective:
         return float(surrogate.detach()), gradient
 
     def curvature(self, damping: float) -> FisherProduct:
-        return FisherProduct(self._policy(self._thinned), self._parameters, damping)
+        # All samples have been evaluated already.
+        every = self._interval == 1
+        seen = self._distribution if every else self._policy(self._batch.observations[:: self._interval])
+        return FisherProduct(seen, self._parameters, damping)
 
     @torch.no_grad()
     def surrogate_and_kl(self, parameters: Tensor) -> tuple[float, float]:

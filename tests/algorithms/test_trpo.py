@@ -87,7 +87,7 @@ def test_the_full_step_uses_the_trust_region_up():
 
 
 def test_a_thinned_curvature_does_not_see_the_other_samples():
-    """Samples of one kind form the curvature alone; of the other kind there are two, of which the step is shorter."""
+    """Every second sample changes, without a part in the gradient: where it is thinned out, that changes nothing."""
     generator = torch.Generator().manual_seed(0)
     observations, actions, advantages = random_batch(make_policy(generator), generator)
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from hydra import compose, initialize_config_dir
-
 from benchmarks.measurement import Measurement, median_seconds, torch_threads
+from benchmarks.program_settings import settings
 from mbrl_async.checkpoint.codec import encode
 from mbrl_async.checkpoint.journal import Journal
 from mbrl_async.checkpoint.snapshots import SavedSnapshot, SnapshotFolder
@@ -23,15 +22,13 @@ from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.runtime.worker import Worker
 from mbrl_async.types import INPUTS
 
-CONFIGURATION = str(Path(__file__).parents[1] / "conf")
 TRAJECTORIES = 50
 """They fill the buffer of 10 000 transitions."""
 
 
 def measure(repetitions: int) -> list[Measurement]:
     """Of the default experiment, HalfCheetah, with a full buffer."""
-    with initialize_config_dir(CONFIGURATION, version_base="1.3"):
-        experiment = build_experiment(compose("config"))
+    experiment = build_experiment(settings())
     workers = _workers_with_data(experiment)
     learner, collector = workers[LEARN_MODEL], workers[COLLECT]
     states = {name: worker.state_dict() for name, worker in workers.items()}

@@ -17,12 +17,12 @@ from statistics import geometric_mean, median
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.checkpoint import CONFIGURATION, TRAJECTORIES
+from benchmarks.checkpoint import TRAJECTORIES
 from benchmarks.measurement import Measurement
+from benchmarks.program_settings import settings
 from benchmarks.stopwatch import Stopwatch, processor_seconds
 from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.dynamics.early_stopping import EarlyStopping
@@ -170,9 +170,8 @@ def _watched(watch: Stopwatch) -> Iterator[None]:
 
 def _experiment() -> Experiment:
     """With the trajectories of random actions that fill the buffer already in the stream."""
-    with initialize_config_dir(CONFIGURATION, version_base="1.3"):
-        never = f"dynamics.early_stopping._target_={NeverStops.__module__}.{NeverStops.__name__}"
-        experiment = build_experiment(compose("config", overrides=[never]))
+    never = f"dynamics.early_stopping._target_={NeverStops.__module__}.{NeverStops.__name__}"
+    experiment = build_experiment(settings(never))
     collector = experiment.makers[COLLECT](VirtualClock(StopSignal()))
     for _ in range(TRAJECTORIES):
         collector.pull()

@@ -5,6 +5,7 @@ The sizes are HalfCheetah's and the paper's: 5 models of 3 x 512, a policy of 2 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from benchmarks.measurement import Measurement, median_seconds, torch_threads
 from benchmarks.paper_ensemble import ACTION_SIZE, MEMBERS, OBSERVATION_SIZE, make_ensemble, prediction_products
+from benchmarks.program_settings import settings
 from mbrl_async.algorithms.advantages import AdvantageEstimator
 from mbrl_async.algorithms.imagination import Rollouts, imagine
 from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
 from mbrl_async.algorithms.policy_gradient import PolicyUpdate
 from mbrl_async.algorithms.ppo import PPO
 from mbrl_async.algorithms.trpo import TRPO
+from mbrl_async.config import build
 from mbrl_async.dynamics.precision import DTYPES, Precision
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
@@ -52,18 +55,16 @@ class PolicyStep:
         self._device = device
         self.model = make_ensemble(self.generator, precision, device).predictor()
         self.task = RewardedVelocity()
-        self.baseline = LinearFeatureBaseline(regularisation=1e-5)
-        self.estimator = AdvantageEstimator(discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=self.baseline)
-        self.trpo = TRPO(
-            step_size=0.01,
-            conjugate_gradient_iterations=10,
-            curvature_interval=1,
-            damping=1e-5,
-            backtrack_ratio=0.8,
-            backtracks=15,
-        )
-        self.whole = ImaginedPolicyImprovement(
-            rollouts=ROLLOUTS, horizon=HORIZON, advantages=self.estimator, update=self.trpo
+        cfg = settings()
+        improvement = cfg.algorithm.improvement
+        self.baseline: LinearFeatureBaseline = build(improvement.advantages.baseline)
+        self.estimator: AdvantageEstimator = build(improvement.advantages)
+        self.trpo: TRPO = build(improvement["update"])
+        self.whole: ImaginedPolicyImprovement = build(improvement)
+        self._ppo: PPO = build(settings("algorithm=me_ppo").algorithm.improvement["update"])
+        sizes = {"observation_size": OBSERVATION_SIZE, "action_size": ACTION_SIZE}
+        self._policy: GaussianMLP = build(
+            cfg.policy, **sizes, generator=torch.Generator().manual_seed(0), device=self._device
         )
 
     def improve(self, improvement: PolicyImprovement) -> None:
@@ -89,10 +90,9 @@ class PolicyStep:
         observations, actions = rollouts.observations[:-1].flatten(0, 1), rollouts.actions.flatten(0, 1)
         update.update(self.policy(), observations, actions, advantages.flatten())
 
-    @staticmethod
-    def ppo() -> PPO:
+    def ppo(self) -> PPO:
         """A new one, for it belongs to the policy that it first improves."""
-        return PPO(clip_ratio=0.2, learning_rate=1e-3, gradient_steps=5)
+        return copy.deepcopy(self._ppo)
 
     @torch.no_grad()
     def act(self) -> None:
@@ -103,15 +103,7 @@ class PolicyStep:
 
     def policy(self) -> GaussianMLP:
         """The same untrained policy each time, so that updates do not depend on how many went before."""
-        return GaussianMLP(
-            observation_size=OBSERVATION_SIZE,
-            action_size=ACTION_SIZE,
-            hidden=(64, 64),
-            initial_log_std=0.0,
-            minimum_log_std=-13.8,
-            generator=torch.Generator().manual_seed(0),
-            device=self._device,
-        )
+        return copy.deepcopy(self._policy)
 
     def _starts(self, count: int) -> Tensor:
         return 0.1 * torch.randn(count, OBSERVATION_SIZE, generator=self.generator).to(self._device)

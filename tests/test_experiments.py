@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from mbrl_async.config import validate
@@ -45,6 +48,17 @@ def test_every_file_says_its_command_and_leaves_the_launcher_to_the_command_line
     assert "launcher" not in text
     document = (ROOT / "docs" / "experiments.md").read_text()
     assert f"python main.py experiment={experiment} scale=short" in document
+
+
+def test_other_seeds_are_quoted_in_the_document_so_that_a_shell_leaves_hydra_its_quotes():
+    """Without them Hydra would take the list for a sweep over its own configuration, and refuse."""
+    document = (ROOT / "docs" / "experiments.md").read_text()
+    arguments = re.findall(r'"hydra\.sweeper\.params\.seed=[^"]*"', document)
+    assert arguments
+    for (override,) in map(shlex.split, arguments):
+        parsed = OverridesParser.create().parse_override(override)
+        assert not parsed.is_sweep_override()
+        assert parsed.value() == "0,1,2,3,4"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

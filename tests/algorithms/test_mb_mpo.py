@@ -13,6 +13,7 @@ from mbrl_async.policies.adapted import adapted_policies
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.stack import PolicyStack
 from mbrl_async.types import Interrupted, NonFiniteError
+from tests.algorithms.settings import trust_region_settings
 from tests.algorithms.test_model_based import make_policy, parameters_of, reward, starts_from
 from tests.imagined import FunctionTask
 
@@ -37,21 +38,15 @@ def make_advantages():
 
 
 def make_mb_mpo(**changes):
-    trust_region = TrustRegion(
-        step_size=changes.pop("step_size", 0.02),
-        conjugate_gradient_iterations=10,
-        curvature_interval=2,
-        damping=1e-5,
-        backtrack_ratio=0.8,
-        backtracks=changes.pop("backtracks", 15),
-    )
+    of_region = {name: changes.pop(name) for name in ("step_size", "backtracks") if name in changes}
+    settings = trust_region_settings(step_size=0.02, curvature_interval=2) | of_region
     arguments = {
         "tasks": TASKS,
         "rollouts": ROLLOUTS,
         "horizon": HORIZON,
         "adaptation_rate": RATE,
         "advantages": make_advantages(),
-        "trust_region": trust_region,
+        "trust_region": TrustRegion(**settings),
     }
     return MBMPO(**arguments | changes)
 

@@ -6,6 +6,7 @@ from mbrl_async.algorithms.meta_objective import MetaObjective
 from mbrl_async.algorithms.trust_region import TrustRegion
 from mbrl_async.types import NonFiniteError
 from tests.algorithms.meta_problem import HORIZON, RATE, TASKS, problem, surrogate_and_kl
+from tests.algorithms.settings import trust_region_settings
 
 EXACT = {"rtol": 1e-10, "atol": 1e-12}  # float64, sums in another order
 
@@ -24,15 +25,7 @@ def make_objective(given, rows=1000, interval=1, check=lambda: None):
 
 
 def make_trust_region(**changes):
-    arguments = {
-        "step_size": 0.01,
-        "conjugate_gradient_iterations": 10,
-        "curvature_interval": 1,
-        "damping": 1e-5,
-        "backtrack_ratio": 0.8,
-        "backtracks": 15,
-    }
-    return TrustRegion(**arguments | changes)
+    return TrustRegion(**trust_region_settings(**changes))
 
 
 def other_parameters(given):

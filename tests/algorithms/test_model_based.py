@@ -10,6 +10,7 @@ from mbrl_async.algorithms.trpo import TRPO
 from mbrl_async.policies.baseline import LinearFeatureBaseline
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import Interrupted, NonFiniteError
+from tests.algorithms.settings import trust_region_settings
 from tests.imagined import FunctionTask
 from tests.small import composed
 
@@ -49,14 +50,7 @@ class RecordingUpdate:
 
 
 def make_improvement(update=None, rollouts=ROLLOUTS):
-    trpo = TRPO(
-        step_size=0.02,
-        conjugate_gradient_iterations=10,
-        curvature_interval=1,
-        damping=1e-5,
-        backtrack_ratio=0.8,
-        backtracks=15,
-    )
+    trpo = TRPO(**trust_region_settings(step_size=0.02))
     advantages = AdvantageEstimator(
         discount=0.99, gae_lambda=1.0, bootstrap="zero", baseline=LinearFeatureBaseline(regularisation=1e-5)
     )

@@ -6,20 +6,13 @@ from mbrl_async.algorithms.trpo import TRPO
 from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.types import NonFiniteError
+from tests.algorithms.settings import trust_region_settings
 
 ROWS = 500
 
 
 def make_trpo(**changes):
-    arguments = {
-        "step_size": 0.01,
-        "conjugate_gradient_iterations": 10,
-        "curvature_interval": 1,
-        "damping": 1e-5,
-        "backtrack_ratio": 0.8,
-        "backtracks": 15,
-    }
-    return TRPO(**arguments | changes)
+    return TRPO(**trust_region_settings(**changes))
 
 
 def make_policy(generator, kind=GaussianMLP):

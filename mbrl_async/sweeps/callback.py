@@ -7,6 +7,7 @@ how it ends with an exit status. Nothing heavy is imported before a sweep begins
 from __future__ import annotations
 
 import logging
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,9 @@ class RecordSweep(Callback):
     """Opens the sweep's parent run in MLflow, and ends it with a comparison and a table of what failed."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Begin, or refuse to.
+        """Begin, or refuse to. From now on SIGTERM ends the sweep as Ctrl-C does.
+
+        Without that it would end this process alone, and jobs in processes of their own would go on without it.
 
         Raises:
             SystemExit: MLflow cannot be used as configured, or the sweep goes on already.
@@ -63,6 +66,7 @@ class RecordSweep(Callback):
         except (ConfigError, TrackingError) as error:
             raise _refusal(str(error)) from None
         _running.append(_Running(sweep, directory, lock))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         forget_outcomes(directory)
         sweep.write(directory)
 

@@ -46,13 +46,19 @@ def sweep(directory: Path, *arguments: str, **name: str) -> tuple[int, str, str]
         return process.returncode, output, errors
 
 
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Read what the process prints until a line has the text in it."""
+    assert process.stdout is not None
+    assert any(text in line for line in process.stdout), f"it ended without printing {text}"
+
+
 def recorded(directory: Path) -> tuple[Run, list[Run]]:
-    """The parent run, and the children in the order of their jobs."""
+    """The parent run, and the children in the order of their jobs, and of their starts."""
     client = MlflowClient(f"sqlite:///{directory}/mlflow.db")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     (parent,) = [run for run in runs if run.data.tags.get("kind") == "sweep"]
     children = [run for run in runs if run is not parent]
-    return parent, sorted(children, key=lambda run: int(run.data.tags["job"]))
+    return parent, sorted(children, key=lambda run: (int(run.data.tags["job"]), run.info.start_time))
 
 
 def running_in(directory: Path) -> list[str]:
@@ -91,14 +97,10 @@ def test_a_two_by_two_sweep_with_jobs_that_fail(tmp_path, launcher):
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path):
-    jobs = ("seed=0,1", "pace.factor=0.5")
+    jobs = ("seed=0,1", "pace.factor=0.5", "stop.trajectories=15")
     with start(tmp_path, *jobs) as process:
-        assert process.stdout is not None
-        jobs_seen = 0
-        for line in process.stdout:  # each run lasts five seconds
-            jobs_seen += line.startswith("1/")
-            if jobs_seen == 2:
-                break
+        wait_for(process, "#1 : ")
+        wait_for(process, "/15 trajectories")
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -112,6 +114,19 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path):
     assert "sweep: 1 skipped, 1 finished." in output
     parent, children = recorded(tmp_path)
     assert [run.info.status for run in (parent, *children)] == ["FINISHED", "FINISHED", "KILLED", "FINISHED"]
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_parallel_sweep_with_all_its_jobs(tmp_path):
+    with start(tmp_path, *PARALLEL, "seed=0,1", "stop.trajectories=1000") as process:
+        wait_for(process, "/1000 trajectories")
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "sweep.name=two/by_two" in output
+    parent, children = recorded(tmp_path)
+    assert [run.info.status for run in (parent, *children)] == ["KILLED", "KILLED", "KILLED"]
+    assert running_in(tmp_path) == []
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ class ArmTask(SimulatedTask):
         self._velocity_cost = velocity_cost
         self._torque_cost = torque_cost
         self._check: Callable[[], None] = _go_on
-        self._deadline = 0.0
+        self._deadline: float | None = None  # of the newest torques; None before the first
         self._misses = 0
 
     def heed(self, check: Callable[[], None]) -> None:
@@ -92,7 +92,7 @@ class ArmTask(SimulatedTask):
         except BaseException:
             self._robot.stop()
             raise
-        self._deadline = self._robot.now()
+        self._deadline = None  # who drives may wait before the first torques
         self._misses = self._robot.misses
         return self._observe()
 
@@ -108,12 +108,16 @@ class ArmTask(SimulatedTask):
         return step
 
     def advance(self, action: FloatArray) -> FloatArray:
-        """Send the action's torques, (A,), and observe at the end of the control period, (O,)."""
+        """Send the action's torques, (A,), and observe at the end of the control period, (O,).
+
+        Periods follow each other without a gap. One begins with its torques only if they are the episode's first, or
+        come more than a period too late: what is observed is always what they did.
+        """
+        now, period = self._robot.now(), self.spec.control_period
+        began = now if self._deadline is None or now - self._deadline > period else self._deadline
         self._robot.send(self._robot.limits().torques * action)
-        self._deadline += self.spec.control_period
+        self._deadline = began + period
         self._robot.sleep_until(self._deadline)
-        if self._robot.now() - self._deadline > self.spec.control_period:
-            self._deadline = self._robot.now()
         return self._observe()
 
     def reward(self, _observations: Tensor, actions: Tensor, outcomes: Tensor, /) -> Tensor:

@@ -16,7 +16,7 @@ from mbrl_async.commands import command_settings
 from mbrl_async.config import ConfigError
 from mbrl_async.experiment import build_experiment
 from mbrl_async.robot.arm_task import ArmTask
-from mbrl_async.robot.interface import Robot, RobotError, RobotLostError
+from mbrl_async.robot.interface import RealArray, Robot, RobotError, RobotLostError, RobotState
 from mbrl_async.robot.serve import Settings, main, make_server
 from mbrl_async.runtime.channels import Stream
 from mbrl_async.runtime.clock import WallClock
@@ -112,6 +112,54 @@ def test_a_trajectory_is_driven_at_its_period_and_ends_with_no_torque(bench, fak
     assert report.metrics["unconfirmed_torques"] == 0.0
     assert report.collection_seconds == pytest.approx(HORIZON * PERIOD)
     assert not bench.task.spec.repeatable
+
+
+class TimedRobot(FakeRobot):
+    """Remembers when it was sent torques, and when it was asked for its state; its time passes as a test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = 0.0
+        self.sent_at: list[float] = []
+        self.asked_at: list[float] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep_until(self, deadline: float) -> None:
+        self.time = max(self.time, deadline)
+
+    def send(self, torques: RealArray) -> None:
+        super().send(torques)
+        self.sent_at.append(self.time)
+
+    def state(self) -> RobotState:
+        self.asked_at.append(self.time)
+        return super().state()
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.5 * PERIOD, 100 * PERIOD])
+def test_what_is_observed_is_what_the_torques_did_however_long_it_took_to_begin(wait):
+    """A reset is given more time than the move takes: a period that counted from its end would be over by then."""
+    robot = TimedRobot()
+    task = Bench(robot).task
+    task.reset(np.random.default_rng(0))
+    robot.time += wait
+    for _ in range(3):
+        task.step(np.ones(7, np.float32))
+    acted = np.subtract(robot.asked_at[1:], robot.sent_at)
+    assert acted == pytest.approx([PERIOD] * 3)
+
+
+def test_torques_that_come_late_act_for_less_and_much_too_late_for_a_whole_period():
+    robot = TimedRobot()
+    task = Bench(robot).task
+    task.reset(np.random.default_rng(0))
+    for late in (0.0, 0.4 * PERIOD, 1.5 * PERIOD, 0.0):
+        robot.time += late
+        task.step(np.ones(7, np.float32))
+    acted = np.subtract(robot.asked_at[1:], robot.sent_at)
+    assert acted == pytest.approx([PERIOD, 0.6 * PERIOD, PERIOD, PERIOD])
 
 
 def test_the_end_of_the_run_leaves_no_torque(bench, fake):

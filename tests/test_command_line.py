@@ -21,6 +21,7 @@ def main(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_run_from_another_directory_leaves_its_files_there(tmp_path):
     result = main(tmp_path, *small(*FIXED_COSTS))
     assert result.returncode == 0, result.stderr

@@ -73,9 +73,8 @@ def test_a_replay_is_identical_says_so_and_is_a_run_of_its_own(client, recording
     assert read_trace(output / "trace.jsonl") == read_trace(recorded / "trace.jsonl")
     for name in ("policy", "model", "trajectories"):
         assert digest(load_file(output / f"{name}.safetensors")) == digest(load_file(recorded / f"{name}.safetensors"))
-    (run,) = client.search_runs(
-        [client.get_run(run_id).info.experiment_id], f"tags.replays = '{run_id}'", max_results=2
-    )
+    experiment = client.get_run(run_id).info.experiment_id
+    run = client.search_runs([experiment], f"tags.replays = '{run_id}'")[0]  # the newest: other tests replay it, too
     assert run.info.status == "FINISHED"
     assert run.data.tags["backend"] == "replay"
     assert run.data.tags["env"] == "linear_quadratic", "the recorded run's, not the default"

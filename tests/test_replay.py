@@ -66,6 +66,8 @@ def replay(client: MlflowClient, tmp_path: Path) -> Callable[..., Path]:
 
 def test_a_replay_is_identical_says_so_and_is_a_run_of_its_own(client, recording, replay, capsys):
     run_id, recorded = recording
+    experiment = client.get_run(run_id).info.experiment_id
+    before = {run.info.run_id for run in client.search_runs([experiment])}
     output = replay(run_id)
     steps = len(read_trace(recorded / "trace.jsonl"))
     verdict = f"identical to run {run_id} in all {steps} steps, and in policy.safetensors and model.safetensors"
@@ -73,8 +75,8 @@ def test_a_replay_is_identical_says_so_and_is_a_run_of_its_own(client, recording
     assert read_trace(output / "trace.jsonl") == read_trace(recorded / "trace.jsonl")
     for name in ("policy", "model", "trajectories"):
         assert digest(load_file(output / f"{name}.safetensors")) == digest(load_file(recorded / f"{name}.safetensors"))
-    experiment = client.get_run(run_id).info.experiment_id
-    run = client.search_runs([experiment], f"tags.replays = '{run_id}'")[0]  # the newest: other tests replay it, too
+    replays = client.search_runs([experiment], f"tags.replays = '{run_id}'")
+    (run,) = [each for each in replays if each.info.run_id not in before]  # other tests replay the recording, too
     assert run.info.status == "FINISHED"
     assert run.data.tags["backend"] == "replay"
     assert run.data.tags["env"] == "linear_quadratic", "the recorded run's, not the default"

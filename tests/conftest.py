@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,24 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
-    """Of one SQLite store for all tests, because making its tables takes a second."""
-    return open_store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database to be copied: making its tables takes a second."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    open_store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def client(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
+    """Of one store for all tests."""
+    return _copied(empty_database, tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def own_store(empty_database: Path, tmp_path: Path) -> MlflowClient:
+    """Of a store that no other test uses."""
+    return _copied(empty_database, tmp_path)
+
+
+def _copied(database: Path, folder: Path) -> MlflowClient:
+    return open_store(f"sqlite:///{shutil.copy(database, folder / 'mlflow.db')}")

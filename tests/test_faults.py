@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -32,7 +31,6 @@ from mbrl_async.resume import resumed
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL
 from mbrl_async.runtime.stop import Ending
 from mbrl_async.tracking.run import PATIENCE
-from mbrl_async.tracking.store import open_store
 from mbrl_async.tracking.writer import MetricWriter
 from mbrl_async.types import FloatArray
 from mbrl_async.workers.collector import Collector
@@ -282,13 +280,6 @@ class Lock:
     def let_go(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.communicate("\n")
-
-
-@pytest.fixture
-def own_store(client: MlflowClient, tmp_path: Path) -> MlflowClient:
-    """Of a database that no other test uses."""
-    shutil.copy(client.tracking_uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
-    return open_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ METRICS_DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Callable[..., Job]:
+def job(own_store: MlflowClient, tmp_path: Path) -> Callable[..., Job]:
     def make(*overrides: str) -> Job:
-        uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
-        return Job(composed(*small(*overrides), uri), overrides, CHOICES, tmp_path / "output")
+        uri = f"tracking.uri={own_store.tracking_uri}"
+        return Job(composed(uri, *small(*overrides)), overrides, CHOICES, tmp_path / "output")
 
     return make
 
@@ -77,6 +77,7 @@ def test_a_finished_job_leaves_everything(job, tmp_path, capsys):
     assert f"/#/experiments/{run.info.experiment_id}/runs?" in screen
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_metrics_have_true_env_steps_and_the_runs_clock(job, tmp_path):
     run_job(job(*FIXED_COSTS))
     client, run = only_run(tmp_path)
@@ -182,6 +183,7 @@ def test_an_interrupted_job_is_killed_and_keeps_its_trajectories(job, tmp_path, 
     assert "trajectories.safetensors" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_an_interruption_after_the_end_stops_the_sweep_but_not_the_run(job, tmp_path, monkeypatch):
     monkeypatch.setattr("mbrl_async.job.write_results", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -190,6 +192,7 @@ def test_an_interruption_after_the_end_stops_the_sweep_but_not_the_run(job, tmp_
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_run_that_ends_before_its_first_trajectory_has_no_score(job, tmp_path):
     score = run_job(job(*FIXED_COSTS, "stop.trajectories=null", "stop.seconds=0.5"))
     assert math.isnan(score)
@@ -208,6 +211,7 @@ def test_figures_that_cannot_be_drawn_do_not_fail_the_run(job, tmp_path, monkeyp
     assert "The figures could not be drawn (OSError: no font)." in caplog.text
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_results_that_cannot_be_saved_make_the_run_a_failed_one(job, tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError("disk full")
@@ -221,8 +225,8 @@ def test_results_that_cannot_be_saved_make_the_run_a_failed_one(job, tmp_path, m
 
 def test_a_refused_configuration_leaves_no_run(job, tmp_path):
     with pytest.raises(ConfigError):
-        run_job(job("dynamics.ensemble.members=0"))
-    assert not (tmp_path / "mlflow.db").exists()
+        run_job(job("dynamics.ensemble.members=0", f"tracking.uri=sqlite:///{tmp_path}/new.db"))
+    assert not (tmp_path / "new.db").exists()
 
 
 @pytest.fixture

@@ -39,8 +39,6 @@ from mbrl_async.workers.policy_learner import PolicyLearner
 from tests.recordings import THREADS, no_figures
 from tests.small import SMALL, composed
 
-pytestmark = pytest.mark.slow  # seconds each: whole runs
-
 CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "threads"}
 SIMULATED = ("backend=simulated", "simulated.costs.learn_model=0.6", "simulated.costs.improve_policy=0.4")
 ALL = 5

@@ -18,8 +18,6 @@ from mbrl_async.runtime.trace import StepRecord
 from tests.recordings import altered, altered_line, no_figures, record
 from tests.small import FIXED_COSTS
 
-pytestmark = pytest.mark.slow  # seconds each: whole runs
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _without_figures() -> object:

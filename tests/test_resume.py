@@ -29,8 +29,6 @@ from mbrl_async.runtime.trace import read_trace
 from tests.recordings import no_figures
 from tests.small import FEW_STEPS, SMALL, composed
 
-pytestmark = pytest.mark.slow  # seconds each: whole runs
-
 CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
 OFTEN = "checkpoint.every_trajectories=1"
 LEARNED = ("policy", "model", "trajectories")

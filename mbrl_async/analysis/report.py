@@ -1,17 +1,17 @@
-"""A comparison as files: every number in a CSV, tables in Markdown, and all of it in one HTML file by itself."""
+"""A comparison as files: CSV, tables in Markdown, pictures, and all but the CSV in one HTML file by itself."""
 
 from __future__ import annotations
 
 import base64
-import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from mbrl_async.analysis.comparison import Comparison, SeriesSummary
+from mbrl_async.analysis.csv_files import final_title, write_numbers, write_trajectories
 from mbrl_async.analysis.measures import MEASURES
 from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.panels import draw_panels
@@ -22,28 +22,11 @@ from mbrl_async.types import WINDOW
 
 HTML_FILE = "comparison.html"
 MARKDOWN_FILE = "comparison.md"
-CSV_FILE = "comparison.csv"
+NUMBERS_FILE = "comparison.csv"
+TRAJECTORIES_FILE = "trajectories.csv"
 
 ONE_SEED = "one seed"
 """Where an interval would be."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number of the CSV."""
-
-    task: str
-    series: str
-    quantity: str
-    x: float | str
-    unit: str
-    """Of x; empty where there is none."""
-    statistic: str
-    value: float
-    low: float | str
-    high: float | str
-    """Ends of the interval; empty with one seed."""
-    seeds: str
 
 
 @dataclass(frozen=True)
@@ -61,10 +44,11 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     panels = draw_panels(comparison)
     tables = make_tables(comparison)
-    paths = [directory / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE)]
+    paths = [directory / name for name in (HTML_FILE, MARKDOWN_FILE, NUMBERS_FILE, TRAJECTORIES_FILE)]
     paths[0].write_text(_html(comparison, tables, [(panel.caption, _data_uri(panel.svg)) for panel in panels]))
     paths[1].write_text(_markdown(comparison, tables))
-    _write_csv(paths[2], comparison)
+    write_numbers(comparison, paths[2])
+    write_trajectories(comparison, paths[3])
     for panel in panels:
         paths.append(directory / f"{panel.name}.svg")
         paths[-1].write_text(panel.svg)
@@ -116,11 +100,7 @@ def _final_values(comparison: Comparison, objective: Objective) -> Table:
         f"Mean {objective.title} of each run's last {WINDOW} trajectories{better}; "
         "steps and time are those of the shortest run."
     )
-    return Table(_final_title(objective).capitalize(), note, header, rows)
-
-
-def _final_title(objective: Objective) -> str:
-    return "final return" if objective == RETURN else objective.last
+    return Table(final_title(objective).capitalize(), note, header, rows)
 
 
 def _shortest(series: Series, objective: Objective, axis: str) -> float:
@@ -220,65 +200,3 @@ def _markdown(comparison: Comparison, tables: Sequence[Table]) -> str:
         text = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
         parts.append(f"## {table.title}\n\n{table.note}\n\n{text}")
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _write_csv(path: Path, comparison: Comparison) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Row.__dataclass_fields__)
-        writer.writerows(astuple(row) for row in _rows(comparison))
-
-
-def _rows(comparison: Comparison) -> Iterator[Row]:
-    for curve in comparison.curves:
-        for name, estimate in curve.estimates.items():
-            for index, x in enumerate(curve.x):
-                yield _row(curve.series, curve.objective.title, x, AXES[curve.axis], name, estimate.number(index))
-    for summary in comparison.summaries:
-        for objective, final in summary.final.items():
-            for name, estimate in final.items():
-                yield _row(summary.series, _final_title(objective), "", "", name, estimate)
-        for name, value in summary.measures.items():
-            yield _row(summary.series, name, "", "", "mean", Estimate(np.array([value]), None))
-    for each in comparison.speedups:
-        unit = AXES[each.axis]
-        quantities = {
-            "threshold": each.threshold,
-            f"baseline needs ({unit})": each.baseline_needs,
-            f"series needs ({unit})": each.series_needs,
-            f"speed-up ({unit})": each.ratio,
-        }
-        for name, estimate in quantities.items():
-            yield _row(each.series, name, each.fraction, f"of {each.baseline.label}'s gain", "mean", estimate)
-    yield from _rows_of_reaches(comparison)
-    for overall in comparison.overall:
-        low, high = _ends(overall.ratio)
-        tasks, series = " ".join(overall.tasks), f"{overall.algorithm} {overall.schedule}"
-        quantity, value = f"speed-up ({AXES[overall.axis]})", float(overall.ratio.value[0])
-        yield Row(tasks, series, quantity, overall.fraction, "", "geometric mean", value, low, high, "")
-
-
-def _rows_of_reaches(comparison: Comparison) -> Iterator[Row]:
-    for each in comparison.reaches:
-        unit = AXES[each.axis]
-        quantities = {
-            f"needs ({unit})": each.needs,
-            f"baseline needs ({unit})": each.baseline_needs,
-            f"speed-up ({unit})": each.ratio,
-        }
-        for name, estimate in quantities.items():
-            if estimate is not None:
-                yield _row(each.series, name, each.threshold, each.objective.title, "mean", estimate)
-
-
-def _row(series: Series, quantity: str, x: float | str, unit: str, statistic: str, estimate: Estimate) -> Row:
-    low, high = _ends(estimate)
-    seeds = " ".join(str(run.seed) for run in series.runs)
-    return Row(series.task, series.label, quantity, x, unit, statistic, float(estimate.value[0]), low, high, seeds)
-
-
-def _ends(estimate: Estimate) -> tuple[float | str, float | str]:
-    if estimate.interval is None:
-        return "", ""
-    low, high = estimate.interval
-    return float(low[0]), float(high[0])

@@ -35,8 +35,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rows(directory: Path) -> list[dict[str, str]]:
-    with (directory / "comparison.csv").open() as file:
+def rows(directory: Path, name: str = "comparison.csv") -> list[dict[str, str]]:
+    with (directory / name).open() as file:
         return list(csv.DictReader(file))
 
 
@@ -45,6 +45,7 @@ def test_all_files_are_there(directory: Path):
         "comparison.html",
         "comparison.md",
         "comparison.csv",
+        "trajectories.csv",
         "hopper_env_steps.svg",
         "hopper_seconds.svg",
     }
@@ -66,6 +67,14 @@ def test_the_csv_has_every_number(directory: Path):
     curve = [row for row in rows(directory) if row["quantity"] == "return" and row["unit"] == "environment steps"]
     assert len({row["x"] for row in curve if row["series"] == "me_trpo sync"}) == 201
     assert {row["statistic"] for row in curve} == {"mean", "interquartile mean"}
+
+
+def test_a_csv_has_every_trajectory_as_it_was(directory: Path):
+    every = rows(directory, "trajectories.csv")
+    assert len(every) == 3 * 3 * 50
+    third = {"task": "hopper", "series": "me_trpo async", "seed": "2", "run": "run-2-0", "trajectory": "3"}
+    (row,) = [each for each in every if third.items() <= each.items()]
+    assert row == third | {"env_steps": "600", "seconds": "30.0", "quantity": "return", "value": "8.0"}  # 2 x 3 + 2
 
 
 def test_the_speed_up_is_told_for_what_has_a_baseline_alone(directory: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +18,10 @@ from rich.console import Console
 from rich.table import Table as ScreenTable
 
 from mbrl_async.analysis.comparison import NothingToCompareError, compare, read_compared_runs
+from mbrl_async.analysis.kept_runs import UnreadableRunsError, read_runs
 from mbrl_async.analysis.objectives import OUTCOMES, Objective
-from mbrl_async.analysis.report import make_tables, write_report
+from mbrl_async.analysis.report import RUNS_FILE, make_tables, write_report
+from mbrl_async.analysis.series import ComparedRun
 from mbrl_async.analysis.statistics import Resampling
 from mbrl_async.commands import Tracking, command_settings
 from mbrl_async.config import STRICT, ConfigError, alternatives
@@ -38,6 +40,7 @@ class Settings(BaseModel):
     model_config = STRICT
     experiment: str | None
     sweep: str | None
+    files: list[str]
     tracking: Tracking
     output: str | None
     baselines: list[str]
@@ -53,9 +56,9 @@ class _Selection:
     """The runs that are compared, and where the report belongs."""
 
     name: str
-    runs: Sequence[Run]
+    runs: Sequence[ComparedRun]
     parent: str | None
-    """The sweep's run; None for a whole experiment."""
+    """The sweep's run; None for a whole experiment, and for files."""
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
@@ -82,14 +85,14 @@ def compare_and_print(settings: Settings, console: Console) -> Path:
     Raises:
         TrackingError: MLflow cannot be used as configured.
         ConfigError: there is no such experiment or sweep.
+        UnreadableRunsError: a file is missing or none of a comparison.
         NothingToCompareError: no run of it is finished.
     """
-    client = open_store(settings.tracking.uri)
-    selection = _select(client, settings)
     outcomes: Mapping[Objective, list[float]] = {OUTCOMES[name]: each for name, each in settings.outcomes.items()}
+    selection = _select(settings, outcomes)
     comparison = compare(
         selection.name,
-        read_compared_runs(client, selection.runs, outcomes),
+        selection.runs,
         baselines=settings.baselines,
         fractions=settings.thresholds,
         outcomes=outcomes,
@@ -98,7 +101,7 @@ def compare_and_print(settings: Settings, console: Console) -> Path:
     directory = Path(settings.output) if settings.output else Path("comparisons") / selection.name
     page = write_report(comparison, directory)[0]
     if selection.parent is not None:
-        client.log_artifacts(selection.parent, str(directory), ARTIFACT_FOLDER)
+        open_store(settings.tracking.uri).log_artifacts(selection.parent, str(directory), ARTIFACT_FOLDER)
     for flag in comparison.flags:
         console.print(f"! {flag}", markup=False, highlight=False)
     for table in make_tables(comparison)[:-1]:  # what explains them, the last one, is too wide
@@ -107,16 +110,32 @@ def compare_and_print(settings: Settings, console: Console) -> Path:
     return page
 
 
-def _select(client: MlflowClient, settings: Settings) -> _Selection:
+def _select(settings: Settings, outcomes: Collection[Objective]) -> _Selection:
+    kept = [run for file in settings.files for run in read_runs(Path(file))]
+    if settings.files and settings.experiment is None and settings.sweep is None:
+        return _Selection(_name(Path(settings.files[0])), kept, None)
+    client = open_store(settings.tracking.uri)
+    name, runs, parent = _recorded(client, settings)
+    stored = read_compared_runs(client, runs, outcomes)
+    known = {run.run_id for run in stored}
+    return _Selection(name, [*stored, *(run for run in kept if run.run_id not in known)], parent)
+
+
+def _name(file: Path) -> str:
+    return file.resolve().parent.name if file.name == RUNS_FILE else file.stem
+
+
+def _recorded(client: MlflowClient, settings: Settings) -> tuple[str, list[Run], str | None]:
+    """What MLflow has: name and runs of an experiment or a sweep, and the sweep's run."""
     if settings.experiment is not None:
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
             known = ", ".join(each.name for each in client.search_experiments())
             raise ConfigError(f"experiment={settings.experiment} is not in {settings.tracking.uri}: there are {known}.")
-        return _Selection(settings.experiment, _finished(client, [experiment.experiment_id]), None)
+        return settings.experiment, _finished(client, [experiment.experiment_id]), None
     parent = _newest_sweep(client) if settings.sweep is None else _sweep(client, settings.sweep)
     children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
-    return _Selection(parent.data.tags["sweep"], _finished(client, _experiments(client), children), parent.info.run_id)
+    return parent.data.tags["sweep"], _finished(client, _experiments(client), children), parent.info.run_id
 
 
 def _finished(client: MlflowClient, experiments: Sequence[str], condition: str = "") -> list[Run]:
@@ -170,7 +189,7 @@ def main() -> int:
     """Compare what the command line names; the exit status: 0, or 2 if that cannot be done."""
     try:
         compare_and_print(read_settings(sys.argv[1:]), Console())
-    except (ConfigError, TrackingError, NothingToCompareError) as error:
+    except (ConfigError, TrackingError, NothingToCompareError, UnreadableRunsError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     return 0

@@ -159,6 +159,29 @@ def test_an_experiment_a_sweep_by_name_and_the_newest_sweep_are_the_same_here(cl
     assert by_name == newest
 
 
+def test_kept_runs_make_the_same_comparison_without_a_store(client: MlflowClient, arms: str, tmp_path: Path):
+    _, text = compared(client, tmp_path / "arms", f"experiment={arms}")
+    settings = read_settings(
+        ["tracking.uri=nonsense://", f"output={tmp_path / 'again'}", f"files=[{tmp_path}/arms/runs.json]"]
+    )
+    compare_and_print(settings, Console(file=io.StringIO()))
+    assert (tmp_path / "again" / "comparison.md").read_text() == text
+    for name in ("trajectories.csv", "runs.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "arms" / name).read_bytes()
+
+
+def test_kept_runs_take_part_beside_others_and_count_once(
+    client: MlflowClient, arms: str, sweep: Sweep, tmp_path: Path
+):
+    compared(client, tmp_path / "arms", f"experiment={arms}")
+    files = f"files=[{tmp_path}/arms/runs.json]"
+    _, both = compared(client, tmp_path / "both", f"sweep={sweep.run_id}", files)
+    assert "| hopper | me_trpo async | 2 |" in both
+    assert "| arm_reach | me_trpo async | 2 |" in both
+    _, same = compared(client, tmp_path / "same", f"experiment={arms}", files)
+    assert same == (tmp_path / "arms" / "comparison.md").read_text()
+
+
 def test_a_sweep_without_a_finished_run_says_so(client: MlflowClient, tmp_path: Path):
     empty = open_sweep("empty", client.tracking_uri, "empty")
     record(client, empty, 0, "sync", 0, "KILLED")
@@ -186,6 +209,8 @@ def test_a_sweep_without_a_finished_run_says_so(client: MlflowClient, tmp_path: 
         (["outcomes.success=[.inf]"], "outcomes.success"),
         (["resamples=1"], "resamples=1 .* greater than or equal to 100"),
         (["nonsense"], "Write KEY=VALUE"),
+        (["files=[nowhere.json]"], "nowhere.json cannot be read"),
+        (["files=nowhere.json"], "files=nowhere.json cannot be used"),
         (["tracking.uri=mlruns"], "MLflow 3 keeps no runs in plain directories"),
     ],
 )

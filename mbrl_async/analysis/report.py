@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 
 from mbrl_async.analysis.comparison import Comparison, SeriesSummary
 from mbrl_async.analysis.csv_files import final_title, write_numbers, write_trajectories
+from mbrl_async.analysis.kept_runs import write_runs
 from mbrl_async.analysis.measures import MEASURES
 from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.panels import draw_panels
@@ -24,6 +25,7 @@ HTML_FILE = "comparison.html"
 MARKDOWN_FILE = "comparison.md"
 NUMBERS_FILE = "comparison.csv"
 TRAJECTORIES_FILE = "trajectories.csv"
+RUNS_FILE = "runs.json"
 
 ONE_SEED = "one seed"
 """Where an interval would be."""
@@ -44,11 +46,12 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     panels = draw_panels(comparison)
     tables = make_tables(comparison)
-    paths = [directory / name for name in (HTML_FILE, MARKDOWN_FILE, NUMBERS_FILE, TRAJECTORIES_FILE)]
+    paths = [directory / name for name in (HTML_FILE, MARKDOWN_FILE, NUMBERS_FILE, TRAJECTORIES_FILE, RUNS_FILE)]
     paths[0].write_text(_html(comparison, tables, [(panel.caption, _data_uri(panel.svg)) for panel in panels]))
     paths[1].write_text(_markdown(comparison, tables))
     write_numbers(comparison, paths[2])
     write_trajectories(comparison, paths[3])
+    write_runs((run for summary in comparison.summaries for run in summary.series.runs), paths[4])
     for panel in panels:
         paths.append(directory / f"{panel.name}.svg")
         paths[-1].write_text(panel.svg)

@@ -46,6 +46,7 @@ def test_all_files_are_there(directory: Path):
         "comparison.md",
         "comparison.csv",
         "trajectories.csv",
+        "runs.json",
         "hopper_env_steps.svg",
         "hopper_seconds.svg",
     }

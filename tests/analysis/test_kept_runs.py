@@ -11,6 +11,8 @@ import pytest
 from mbrl_async.analysis.kept_runs import UnreadableRunsError, read_runs, write_runs
 from tests.analysis.synthetic import DISTANCE, run
 
+DATA = Path(__file__).parents[2] / "docs" / "data"
+
 
 def test_what_is_read_is_what_was_written(tmp_path: Path):
     """But for what says where something lies or who made it."""
@@ -75,3 +77,8 @@ def test_another_file_is_refused_in_a_sentence(tmp_path: Path, text: str, senten
 def test_a_missing_file_is_told(tmp_path: Path):
     with pytest.raises(UnreadableRunsError, match=r"nowhere.json cannot be read \(No such file or directory\): give"):
         read_runs(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.json")), ids=lambda path: path.stem)
+def test_the_runs_behind_the_documents_can_be_read(path: Path):
+    assert {run.tags["git_dirty"] for run in read_runs(path)} == {"false"}

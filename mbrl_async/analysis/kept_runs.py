@@ -10,15 +10,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mbrl_async.analysis.curves import Curve
+from mbrl_async.analysis.flags import COMPARED
 from mbrl_async.analysis.objectives import RETURN
 from mbrl_async.analysis.series import ComparedRun
 
 NAMING_TAGS = ("env", "algorithm", "schedule", "backend", "seed")
-KEPT_TAGS = (*NAMING_TAGS, "cpu", "cores", "device", "git_commit", "git_dirty")
+KEPT_TAGS = {*NAMING_TAGS, *(name for kind, name in COMPARED.values() if kind == "tag"), "git_dirty"}
 """What series are named by, and flags compare; the others name places and people."""
 
-LEFT_OUT = ("tracking.", "sweep.", "resume", "replay.", "checkpoint.")
-"""Beginnings of parameters that say where something lies, not what is learned."""
+LEFT_OUT = ("tracking.", "sweep.", "checkpoint.", "resume")
+"""Beginnings of parameters that say where something lies, not what is learned: among those that make no series."""
 
 
 class UnreadableRunsError(Exception):
@@ -90,7 +91,7 @@ def _kept(run: ComparedRun) -> KeptRun:
     return KeptRun(
         run_id=run.run_id,
         started=run.started,
-        tags={name: run.tags[name] for name in KEPT_TAGS if name in run.tags},
+        tags={name: run.tags[name] for name in sorted(KEPT_TAGS) if name in run.tags},
         parameters={name: value for name, value in run.parameters.items() if not name.startswith(LEFT_OUT)},
         curves={name: _kept_curve(curve) for name, curve in run.curves.items()},
         measures={name: _rounded(value) for name, value in run.measures.items()},

@@ -21,6 +21,8 @@ NO_VARIANT = (
     "matmul_precision",
     "tracking.",
     "sweep.",
+    "checkpoint.",
+    "resume",
     "stop.",
     "torch_threads.",
     "backend.",

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbrl_async.analysis.kept_runs import UnreadableRunsError, read_runs, write_runs
+from mbrl_async.analysis.kept_runs import LEFT_OUT, UnreadableRunsError, read_runs, write_runs
+from mbrl_async.analysis.series import make_series
 from tests.analysis.synthetic import DISTANCE, run
 
 DATA = Path(__file__).parents[2] / "docs" / "data"
@@ -36,6 +37,13 @@ def test_what_is_read_is_what_was_written(tmp_path: Path):
             np.testing.assert_allclose(again.curves[name].seconds, curve.seconds, atol=0.0005)
             np.testing.assert_allclose(again.curves[name].values, curve.values, rtol=1e-5)
     assert DISTANCE.metric in read[1].curves
+
+
+def test_kept_runs_belong_to_the_series_of_others_with_their_configuration(tmp_path: Path):
+    everything = {f"{beginning}x": "1" for beginning in LEFT_OUT}
+    write_runs([run(0, np.sqrt, parameters=everything)], tmp_path / "runs.json")
+    (series,), _ = make_series([*read_runs(tmp_path / "runs.json"), run(1, np.sqrt, parameters=everything)])
+    assert [each.seed for each in series.runs] == [0, 1]
 
 
 def broken(change) -> str:

@@ -9,6 +9,7 @@ import torch
 from mlflow import MlflowClient
 
 from mbrl_async.tracking.store import open_store
+from tests.recordings import no_figures
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,12 @@ def _one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def without_figures() -> Iterator[None]:
+    with no_figures():
+        yield
 
 
 @pytest.fixture(scope="session")

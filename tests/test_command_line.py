@@ -27,7 +27,7 @@ def test_a_run_from_another_directory_leaves_its_files_there(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "5/5 trajectories" in result.stdout
     assert (tmp_path / "mlflow.db").exists()
-    (output,) = tmp_path.glob("outputs/*/*-linear_quadratic-async")
+    (output,) = tmp_path.glob("outputs/*/*-linear_quadratic-async-seed-0")
     assert (output / "policy.safetensors").exists()
     assert not (tmp_path / "MUJOCO_LOG.TXT").exists()
 

@@ -229,12 +229,6 @@ def test_a_refused_configuration_leaves_no_run(job, tmp_path):
     assert not (tmp_path / "new.db").exists()
 
 
-@pytest.fixture
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of a small job's time."""
-    monkeypatch.setattr("mbrl_async.job.write_figures", lambda *_: [])
-
-
 def learned_by(job: Job) -> tuple[list[tuple[str, int, dict[str, int]]], dict[str, torch.Tensor]]:
     """Who stepped when with which versions, and every parameter at the end."""
     run_job(job)

@@ -26,7 +26,10 @@ def only_process(directory: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise CheckpointError(f"{directory} is in use by another process: wait for its end, or end it.") from error
+        raise CheckpointError(
+            f"{directory} is in use by another process: wait for its end, or end it; or, for a new run beside it, "
+            "choose another folder with hydra.run.dir=..."
+        ) from error
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from mbrl_async.job import Job
 from mbrl_async.sweeps.job import divided_threads, run_job_of_sweep
 from mbrl_async.sweeps.outcome import Outcome, read_outcomes
 from mbrl_async.sweeps.record import open_sweep
+from tests.recordings import no_figures
 from tests.small import FIXED_COSTS, composed, small
 
 CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
@@ -24,9 +25,8 @@ RunNext = Callable[..., tuple[float, Outcome]]
 
 
 @pytest.fixture
-def run_next(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunNext:
+def run_next(client: MlflowClient, tmp_path: Path) -> Iterator[RunNext]:
     """Runs a job of one sweep, the next one each time; gives its score and how it ended."""
-    monkeypatch.setattr("mbrl_async.job.write_figures", lambda *_: [])  # most of a small job's time
     sweep = open_sweep(tmp_path.name, client.tracking_uri, "jobs")
     sweep.write(tmp_path)
     jobs = 0
@@ -40,7 +40,8 @@ def run_next(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         jobs += 1
         return score, read_outcomes(tmp_path)[-1]
 
-    return run
+    with no_figures():
+        yield run
 
 
 def test_a_finished_job_is_skipped_the_next_time_and_its_score_is_found(run_next: RunNext):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from pydantic import BaseModel
@@ -23,6 +24,19 @@ class Tracking(BaseModel):
     uri: str
 
 
+def output_folder(path: str) -> Path:
+    """The folder, which is made.
+
+    Raises:
+        ConfigError: that is not possible.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be a folder for the files ({error.strerror}): choose another one.") from error
+    return Path(path)
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -35,7 +49,15 @@ def command_settings(name: str, arguments: Sequence[str], model: type[Model]) ->
     settings = OmegaConf.load(CONFIG_DIRECTORY / f"{name}.yaml")
     try:
         for override in OverridesParser.create().parse_overrides(list(arguments)):
+            if override.is_sweep_override():
+                raise ConfigError(
+                    f"{override.input_line} names several values: a list is written {_as_list(override)}."
+                )
             OmegaConf.update(settings, override.key_or_group, override.value())
     except HydraException as error:
         raise ConfigError(f"Write KEY=VALUE, as listed in conf/{name}.yaml: {' '.join(str(error).split())}") from error
     return checked(model, "", OmegaConf.to_container(settings))
+
+
+def _as_list(override: Override) -> str:
+    return f"'{override.key_or_group}=[{override.get_value_string().strip()}]'"

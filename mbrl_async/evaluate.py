@@ -26,7 +26,7 @@ from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, mean
 from mbrl_async.checkpoint.codec import CheckpointError
 from mbrl_async.checkpoint.snapshots import read_snapshot
 from mbrl_async.collectors import build_first
-from mbrl_async.commands import Tracking, command_settings
+from mbrl_async.commands import Tracking, command_settings, output_folder
 from mbrl_async.config import STRICT, ConfigError
 from mbrl_async.envs.task import Task
 from mbrl_async.evaluation import play, record
@@ -93,6 +93,8 @@ SOURCES = ("policy", "model", "snapshot")
 class _Source:
     setting: str
     """Where the parameters are from, as the user would write it."""
+    name: str
+    """Of the folder of what comes out: another source or seed has another one."""
     parameters: Parameters
 
 
@@ -115,8 +117,7 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
     source = _source(client, run_id, settings, kind)
     task: Task = build_first(cfg.env)
     players = _players(cfg, task, source, settings.seed)
-    directory = Path(settings.output) if settings.output else Path("evaluations") / run_id
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = output_folder(settings.output or str(Path("evaluations") / run_id / source.name))
     with computing_as_its_collector(cfg):
         returns = {name: _returns(task, player, name, settings, directory) for name, player in players.items()}
     task.close()
@@ -125,7 +126,9 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
         name: estimate(partial(mean, each[:, None]), (len(each),), resampling) for name, each in returns.items()
     }
     _write(directory / NUMBERS_FILE, run_id, settings, returns, estimates)
-    client.log_artifacts(run_id, str(directory), ARTIFACT_FOLDER)
+    videos = [directory / f"{name}.mp4" for name in players if settings.video]
+    for path in (directory / NUMBERS_FILE, *videos):  # not the folder, which may hold what is not ours
+        client.log_artifact(run_id, str(path), f"{ARTIFACT_FOLDER}/{source.name}")
     _print(console, settings, estimates, directory)
     return estimates
 
@@ -163,13 +166,14 @@ def _source(client: MlflowClient, run_id: str, settings: Settings, kind: Kind) -
     """Where the user wants it from."""
     _require_one_source(settings, kind)
     if settings.snapshot is not None:
-        return _Source(f"snapshot={settings.snapshot}", _from_snapshot(settings.snapshot, kind))
+        name = f"{Path(settings.snapshot).resolve().name}-seed-{settings.seed}"
+        return _Source(f"snapshot={settings.snapshot}", name, _from_snapshot(settings.snapshot, kind))
     artifact = getattr(settings, kind.name) or kind.file
     setting = f"{kind.name}={artifact}"
     with TemporaryDirectory() as folder:
         path = _download(client, run_id, artifact, folder)
         try:
-            return _Source(setting, load_file(path))
+            return _Source(setting, f"{Path(artifact).stem}-seed-{settings.seed}", load_file(path))
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{setting} holds no parameters of this run's {kind.name} ({error}).") from error
 

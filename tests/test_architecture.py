@@ -35,7 +35,8 @@ ARROWS = {
     "resume": {"config", "job", "tracking", "trust"},
     "commands": {"config"},
     "trust": {"config"},
-    "compare": {"config", "commands", "tracking", "analysis"},
+    "selection": {"config", "tracking", "analysis"},
+    "compare": {"config", "commands", "tracking", "analysis", "selection"},
     "evaluation": {"envs", "policies"},
     "players": {"types", "config", "wiring", "envs", "policies", "runtime", "evaluation"},
     "evaluate": {"types", "config", "collectors", "commands", "trust", "envs", "tracking", "analysis", "evaluation"}

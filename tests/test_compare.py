@@ -91,6 +91,37 @@ def test_a_sweep_is_compared_and_its_run_gets_the_report(client: MlflowClient, s
     assert artifacts == {f"comparison/{path.name}" for path in (tmp_path / "new").iterdir()}
 
 
+def test_what_is_missing_in_a_comparison_is_told(client: MlflowClient, sweep: Sweep, tmp_path: Path):
+    """Those that fail are often those that learned nothing."""
+    screen, text = compared(client, tmp_path, f"sweep={sweep.run_id}")
+    sentence = "1 run that is not finished is left out: sync 2 (FAILED)."
+    assert f"- {sentence}" in text
+    assert f"! {sentence}" in screen
+
+
+def test_what_was_run_again_is_not_missing(own_store: MlflowClient, tmp_path: Path):
+    again = open_sweep("again", own_store.tracking_uri, "again")
+    for job, status in enumerate(("FAILED", "FINISHED")):
+        record(own_store, again, job, "sync", 0, status)
+    _, text = compared(own_store, tmp_path, "sweep=again")
+    assert "| hopper | me_trpo sync | 1 |" in text
+    assert "left out" not in text
+
+
+def test_the_report_alone_becomes_artifacts_of_the_sweep(client: MlflowClient, sweep: Sweep, tmp_path: Path):
+    (tmp_path / "private.txt").write_text("not for everybody")
+    compared(client, tmp_path, f"sweep={sweep.run_id}")
+    names = {artifact.path for artifact in client.list_artifacts(sweep.run_id, "comparison")}
+    assert "comparison/comparison.html" in names
+    assert "comparison/private.txt" not in names
+
+
+def test_the_screen_says_one_seed_as_the_files_do(client: MlflowClient, tmp_path: Path):
+    record_arm(client, "alone", "async", 0)
+    screen, _ = compared(client, tmp_path, "experiment=alone")
+    assert "[one seed]" in screen
+
+
 @pytest.fixture(scope="module")
 def arms(client: MlflowClient) -> str:
     """An experiment with two schedules and two seeds."""
@@ -190,6 +221,21 @@ def test_a_sweep_without_a_finished_run_says_so(client: MlflowClient, tmp_path: 
     client.delete_run(empty.run_id)  # it would be the newest sweep
 
 
+def test_kept_runs_are_not_overwritten_by_a_comparison_with_others(
+    client: MlflowClient, arms: str, sweep: Sweep, tmp_path: Path
+):
+    compared(client, tmp_path / "arms", f"experiment={arms}")
+    compared(client, tmp_path / "two", f"sweep={sweep.run_id}")
+    before = (tmp_path / "arms" / "runs.json").read_bytes()
+    files = f"files=[{tmp_path}/arms/runs.json,{tmp_path}/two/runs.json]"
+    with pytest.raises(ConfigError, match=r"arms/runs.json would be overwritten .* choose another folder with output="):
+        compared(client, tmp_path / "arms", files)
+    assert (tmp_path / "arms" / "runs.json").read_bytes() == before
+    compared(client, tmp_path / "arms", f"files=[{tmp_path}/arms/runs.json]")
+    assert (tmp_path / "arms" / "runs.json").read_bytes() == before, "by the same runs"
+
+
+@pytest.mark.usefixtures("sweep")
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -212,10 +258,12 @@ def test_a_sweep_without_a_finished_run_says_so(client: MlflowClient, tmp_path: 
         (["files=[nowhere.json]"], "nowhere.json cannot be read"),
         (["files=nowhere.json"], "files=nowhere.json cannot be used"),
         (["tracking.uri=mlruns"], "MLflow 3 keeps no runs in plain directories"),
+        (["thresholds=0.5,0.75"], r"thresholds=0.5,0.75 names several values: .* 'thresholds=\[0.5,0.75\]'"),
+        ([f"experiment={EXPERIMENT}", "baselines=[snyc]"], "snyc is no schedule: did you mean sync?"),
+        ([f"experiment={EXPERIMENT}", f"output={__file__}"], "cannot be a folder for the files .*: choose another"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(client, monkeypatch, capsys, arguments, sentence):
-
     monkeypatch.setattr("sys.argv", ["compare", f"tracking.uri={client.tracking_uri}", *arguments])
     assert main() == 2
     assert re.search(sentence.replace("?", r"\?"), capsys.readouterr().err)
@@ -226,3 +274,9 @@ def test_a_run_of_no_sweep_is_refused(client: MlflowClient, tmp_path: Path):
     with pytest.raises(ConfigError, match="is a run, but that of no sweep"):
         compared(client, tmp_path, f"sweep={run.info.run_id}")
     client.delete_run(run.info.run_id)
+
+
+def test_a_job_of_a_sweep_is_no_sweep(client: MlflowClient, sweep: Sweep, tmp_path: Path):
+    (job, *_) = client.search_runs([experiment_id(client, EXPERIMENT)], f"tags.sweep = '{sweep.name}'", max_results=1)
+    with pytest.raises(ConfigError, match="is a run, but that of no sweep"):
+        compared(client, tmp_path, f"sweep={job.info.run_id}")

@@ -132,7 +132,27 @@ def test_a_run_is_played_and_gets_what_came_out(client: MlflowClient, tmp_path: 
     low, high = numbers["stochastic"]["interval"]
     assert low < numbers["stochastic"]["mean"] < high
     assert "95% interval over 4 episodes" in screen.getvalue()
-    assert [each.path for each in client.list_artifacts(run_id, "evaluation")] == ["evaluation/evaluation.json"]
+    assert artifacts_of(client, run_id, "policy-seed-0") == ["evaluation.json"]
+
+
+def artifacts_of(client: MlflowClient, run_id: str, evaluation: str) -> list[str]:
+    return [Path(each.path).name for each in client.list_artifacts(run_id, f"evaluation/{evaluation}")]
+
+
+def test_another_seed_does_not_replace_the_first_and_foreign_files_stay_where_they_are(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    run_id = make_run(client, tmp_path)
+    given = [f"tracking.uri={client.tracking_uri}", "episodes=2"]
+    folder = Path("evaluations", run_id, "policy-seed-0")
+    folder.mkdir(parents=True)
+    (folder / "private.txt").write_text("not for everybody")
+    for seed in (0, 1):
+        evaluate(run_id, command_settings("evaluate", [*given, f"seed={seed}"], Settings), Console(file=io.StringIO()))
+        assert artifacts_of(client, run_id, f"policy-seed-{seed}") == ["evaluation.json"]
+        numbers = json.loads(Path("evaluations", run_id, f"policy-seed-{seed}", "evaluation.json").read_text())
+        assert numbers["settings"]["seed"] == seed
 
 
 def test_one_episode_has_no_interval(client: MlflowClient, tmp_path: Path):

@@ -10,13 +10,14 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from mbrl_async.analysis.baselines import baseline_of, without_baseline
 from mbrl_async.analysis.curves import Array, read_curve
 from mbrl_async.analysis.flags import flags
 from mbrl_async.analysis.measures import MEASURES, read_measures
 from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.paper_curves import PaperCurve, paper_curve
 from mbrl_async.analysis.series import ComparedRun, Series, make_series
-from mbrl_async.analysis.speedup import Reach, Speedup, baseline_of, overall_ratio, reach, speedup
+from mbrl_async.analysis.speedup import Reach, Speedup, overall_ratio, reach, speedup
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, interquartile_mean, mean
 
 STATISTICS = {"mean": mean, "interquartile mean": interquartile_mean}
@@ -103,6 +104,7 @@ def compare(
     fractions: Sequence[float],
     outcomes: Mapping[Objective, Sequence[float]],
     resampling: Resampling,
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Compare runs.
 
@@ -113,6 +115,7 @@ def compare(
         fractions: of the way from random actions to the baseline's final return: the return's thresholds.
         outcomes: what is compared besides the return, where the runs have it -> its thresholds.
         resampling: how intervals are made.
+        notes: what else has to be known of the runs: more flags.
     """
     series, left_out = make_series(runs)
     pairs = [(each, base) for each in series if (base := baseline_of(each, series, baselines)) is not None]
@@ -121,7 +124,7 @@ def compare(
     return Comparison(
         title=title,
         confidence=resampling.confidence,
-        flags=[*flags(series), *left_out, *_unlearned(pairs)],
+        flags=[*notes, *flags(series), *left_out, *without_baseline(series, baselines), *_unlearned(pairs)],
         curves=[
             _curve(each, objective, axis, resampling)
             for each in series

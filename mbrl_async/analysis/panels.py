@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbrl_async.analysis.comparison import Comparison, SeriesCurve
-from mbrl_async.analysis.figures import COLOURS, figure_with_axes
+from mbrl_async.analysis.figures import COLOURS, SIZE, figure_with_axes
 from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.statistics import Estimate
 
@@ -24,6 +25,17 @@ SCALES = {
     "trajectories": (1.0, "trajectories"),
 }
 """Axis -> what its values are divided by, and its label."""
+
+SERIES_COLOURS = (*COLOURS, "#332288", "#117733", "#882255", "#999933", "#44aa99", "#aa4499")  # Paul Tol's, too
+
+LEGEND_WITHIN = 4
+"""So many curves have their legend within the axes, if their names are short."""
+
+LONG_LABEL = 45
+"""Characters."""
+
+WRAPPED = 95
+"""Characters of a line of the legend above the axes."""
 
 LINES = {"mean": "-", "interquartile mean": "--"}
 """Statistic -> its line."""
@@ -72,12 +84,24 @@ def draw_curves(
         axes.axhline(threshold, color="#999999", linewidth=0.6)
     divisor, label = SCALES[axis]
     for index, curve in enumerate(curves):
-        _draw_curve(axes, curve, COLOURS[index % len(COLOURS)], divisor)
+        _draw_curve(axes, curve, SERIES_COLOURS[index % len(SERIES_COLOURS)], divisor)
     axes.set(xlabel=label, ylabel=curves[0].objective.label, xlim=(0, _end(curves) / divisor))
-    axes.legend(frameon=False, fontsize=8)
+    _add_legend(figure, axes)
     if flags:
         figure.supxlabel("\n".join(flags), fontsize=FOOTNOTE_SIZE, color="#aa3377", x=0.02, ha="left")
     return figure
+
+
+def _add_legend(figure: Figure, axes: Axes) -> None:
+    """Within the axes, or above them, where there is room for any number of long names, a line each."""
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= LEGEND_WITHIN and max(map(len, labels)) <= LONG_LABEL:
+        axes.legend(frameon=False, fontsize=8)
+        return
+    lines = ["\n".join(wrap(each, WRAPPED)) for each in labels]
+    height = 0.16 * sum(each.count("\n") + 1 for each in lines)
+    figure.set_size_inches(SIZE[0], SIZE[1] + height)
+    figure.legend(handles, lines, loc="outside upper left", frameon=False, fontsize=8)
 
 
 def _draw_curve(axes: Axes, curve: SeriesCurve, colour: str, divisor: float) -> None:

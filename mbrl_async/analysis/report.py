@@ -120,14 +120,15 @@ def _speedups(comparison: Comparison) -> Table:
             f"{each.fraction:.0%}: {format_estimate(each.threshold)}",
             format_estimate(each.baseline_needs, ".0f"),
             format_estimate(each.series_needs, ".0f"),
-            format_estimate(each.ratio, ".2f"),
+            format_estimate(each.ratio, ".2f", "∞"),
         )
         for each in comparison.speedups
     ]
     header = ("task", "series", "baseline", "in", "return to reach", "baseline needs", "series needs", "speed-up")
     note = (
         "When the mean curves reach the return that lies so far on the way from random actions to the baseline's final "
-        f"return, with {comparison.confidence:.0%} intervals. A speed-up of 0: not reached within the run."
+        f"return, with {comparison.confidence:.0%} intervals. A speed-up of 0: the series did not get "
+        "there within its runs; of ∞: the baseline alone did not. A run that ends before others keeps its last value."
     )
     return Table("Time and samples to a threshold", note, header, rows)
 
@@ -163,7 +164,7 @@ def _overall(comparison: Comparison) -> Table:
             ", ".join(each.tasks),
             AXES[each.axis],
             f"{each.fraction:.0%}",
-            format_estimate(each.ratio, ".2f"),
+            format_estimate(each.ratio, ".2f", "∞"),
         )
         for each in comparison.overall
     ]

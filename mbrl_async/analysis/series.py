@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,6 @@ NO_VARIANT = (
     "sweep.",
     "checkpoint.",
     "resume",
-    "stop.",
     "torch_threads.",
     "backend.",
 )
@@ -61,11 +60,19 @@ class Series:
     variant: str
     """Where several series have all of the above in common: in which parameters this one differs from the others."""
     runs: Sequence[ComparedRun]
+    one_of_several_backends: bool = False
+    """Whether its task was run on others, too."""
 
     @property
     def label(self) -> str:
         """What tells it from the other series of its task."""
-        return " ".join(filter(None, (self.algorithm, self.schedule, self.variant)))
+        backend = self.backend if self.one_of_several_backends else ""
+        return " ".join(filter(None, (self.algorithm, self.schedule, backend, self.variant)))
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """What all of its runs have, and the seed of the first."""
+        return self.runs[0].parameters
 
     def has(self, metric: str) -> bool:
         """Whether all runs have it."""
@@ -77,11 +84,20 @@ class Series:
         They begin where every run has a full window, and end where the first run ends; the window of runs that are
         shorter than two of the usual ones is half of the shortest.
         """
+        return self._aligned(metric, axis, min)
+
+    def held(self, metric: str, axis: str) -> AlignedCurves:
+        """As `aligned`, but to where the last run ends; those that end before keep the value that they ended with."""
+        return self._aligned(metric, axis, max)
+
+    def _aligned(self, metric: str, axis: str, end: Callable[[Iterable[float]], float]) -> AlignedCurves:
         curves = [run.curves[metric] for run in self.runs]
         window = max(1, min(WINDOW, *(len(curve) // 2 for curve in curves)))
         positions = [getattr(curve, axis)[window - 1 :] for curve in curves]
         smoothed = [moving_mean(curve.values, window)[window - 1 :] for curve in curves]
-        grid = np.linspace(max(each[0] for each in positions), min(each[-1] for each in positions), POINTS)
+        first = max(each[0] for each in positions)
+        # A run may end before another has its first window: then they have one position in common.
+        grid = np.linspace(first, max(first, end(each[-1] for each in positions)), POINTS)
         values = np.stack([np.interp(grid, x, y) for x, y in zip(positions, smoothed, strict=True)])
         return AlignedCurves(grid, values)
 
@@ -108,21 +124,24 @@ def make_series(runs: Iterable[ComparedRun]) -> tuple[list[Series], list[str]]:
     for run in runs:
         tags = run.tags
         choices[tags["env"], tags["algorithm"], tags["schedule"], tags["backend"]].append(run)
+    backends = {task: {choice[-1] for choice in choices if choice[0] == task} for task, *_ in choices}
     series, left_out = [], []
     for choice in sorted(choices):
         for variant, same in sorted(_variants(choices[choice]).items()):
             newest = {run.seed: run for run in sorted(same, key=lambda run: run.started)}
-            series.append(Series(*choice, variant, [newest[seed] for seed in sorted(newest)]))
+            several = len(backends[choice[0]]) > 1
+            series.append(Series(*choice, variant, [newest[seed] for seed in sorted(newest)], several))
             if len(newest) < len(same):
                 left_out.append(f"{series[-1].label}: of {len(same)} runs with {len(newest)} seeds the newest count.")
     return series, left_out
 
 
-def _causes(runs: Sequence[ComparedRun], names: Iterable[str]) -> list[str]:
-    """Those of the parameters that differ between runs, but of those that always agree with each other the shortest.
+def differing_parameters(runs: Sequence[ComparedRun]) -> list[str]:
+    """Parameters that make series and differ between runs; of those that always agree with each other the shortest.
 
     A parameter that is interpolated from another one has its value in every run.
     """
+    names = {name for run in runs for name in run.parameters if not name.startswith(NO_VARIANT)}
     by_values: dict[tuple[str | None, ...], str] = {}
     for name in sorted(names, key=lambda name: (name.count("."), name)):
         values = tuple(run.parameters.get(name) for run in runs)
@@ -133,8 +152,7 @@ def _causes(runs: Sequence[ComparedRun], names: Iterable[str]) -> list[str]:
 
 def _variants(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]:
     """The runs by those of their parameters that are not the same in all of them."""
-    names = {name for run in runs for name in run.parameters if not name.startswith(NO_VARIANT)}
-    differing = _causes(runs, names)
+    differing = differing_parameters(runs)
     variants = defaultdict(list)
     for run in runs:
         own = ((".".join(name.split(".")[-2:]), run.parameters.get(name)) for name in differing)

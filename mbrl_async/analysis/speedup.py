@@ -30,7 +30,7 @@ class Speedup:
     baseline_needs: Estimate  # (1,)
     series_needs: Estimate  # (1,)
     ratio: Estimate  # (1,)
-    """Baseline's / series'; 0 if the series does not get there."""
+    """Baseline's / series'; 0 if the series does not get there, infinity if the baseline alone does not."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,26 @@ class _Pair:
     base_start: Array  # (N, 1)
     objective: Objective
 
-    def crossings(self, fraction: float, base_runs: Array, other_runs: Array) -> Array:
-        """Threshold, need of the baseline, need of the series, and their ratio, (..., 4), of the chosen runs."""
-        base = mean(self.base.values, base_runs)  # (..., G)
+    def threshold(self, fraction: float, base_runs: Array) -> Array:
+        """So far on the way from the first to the last of the chosen runs' returns, (...)."""
         start = mean(self.base_start, base_runs)[..., 0]
-        threshold = start + fraction * (base[..., -1] - start)  # (...)
-        return np.concatenate((threshold[..., None], self.needs(threshold, base_runs, other_runs)), axis=-1)
+        end = mean(self.base.values, base_runs)[..., -1]
+        threshold: Array = (1 - fraction) * start + fraction * end  # exactly the end if that is asked for
+        return threshold
 
-    def needs(self, threshold: Array, base_runs: Array, other_runs: Array) -> Array:
-        """Need of the baseline, need of the series, and their ratio, (..., 3), to the threshold (...)."""
-        base_needs = first_reached(self.base.x, mean(self.base.values, base_runs), threshold, self.objective)
-        other_needs = first_reached(self.other.x, mean(self.other.values, other_runs), threshold, self.objective)
-        ratio = np.divide(base_needs, other_needs, out=np.zeros_like(base_needs), where=np.isfinite(other_needs))
-        return np.stack((base_needs, other_needs, ratio), axis=-1)
+    def base_needs(self, threshold: Array, base_runs: Array) -> Array:
+        """Where the baseline's chosen runs come to the threshold (...), (...)."""
+        return first_reached(self.base.x, mean(self.base.values, base_runs), threshold, self.objective)
+
+    def other_needs(self, threshold: Array, other_runs: Array) -> Array:
+        """Where the other series' chosen runs come to the threshold (...), (...)."""
+        return first_reached(self.other.x, mean(self.other.values, other_runs), threshold, self.objective)
+
+    def ratio(self, threshold: Array, base_runs: Array, other_runs: Array) -> Array:
+        """Of the two needs, (...); 0 where the other series does not get there."""
+        base, other = self.base_needs(threshold, base_runs), self.other_needs(threshold, other_runs)
+        ratio: Array = np.divide(base, other, out=np.zeros_like(base), where=np.isfinite(other))
+        return ratio
 
 
 def first_reached(x: Array, curves: Array, threshold: Array, objective: Objective) -> Array:
@@ -83,12 +90,21 @@ def first_reached(x: Array, curves: Array, threshold: Array, objective: Objectiv
 def speedup(series: Series, baseline: Series, axis: str, fraction: float, resampling: Resampling) -> Speedup:
     """Compare two series; every resample has a threshold of its own, because the baseline's seeds are a sample, too."""
     pair = _pair(series, baseline, RETURN, axis)
-    result = estimate(
-        lambda base_runs, other_runs: pair.crossings(fraction, base_runs, other_runs),
-        (len(baseline.runs), len(series.runs)),
-        resampling,
-    )
-    return Speedup(series, baseline, axis, fraction, *(result.number(index) for index in range(4)))
+
+    def of_baseline(base_runs: Array) -> Array:
+        threshold = pair.threshold(fraction, base_runs)
+        return np.stack((threshold, pair.base_needs(threshold, base_runs)), axis=-1)
+
+    def of_both(base_runs: Array, other_runs: Array) -> Array:
+        threshold = pair.threshold(fraction, base_runs)
+        return np.stack(
+            (pair.other_needs(threshold, other_runs), pair.ratio(threshold, base_runs, other_runs)), axis=-1
+        )
+
+    alone = estimate(of_baseline, (len(baseline.runs),), resampling)
+    both = estimate(of_both, (len(baseline.runs), len(series.runs)), resampling)
+    numbers = (each.number(index) for each in (alone, both) for index in range(2))
+    return Speedup(series, baseline, axis, fraction, *numbers)
 
 
 def reach(
@@ -100,22 +116,27 @@ def reach(
     resampling: Resampling,
 ) -> Reach:
     """When a series is as good as the threshold, which is the same in every resample."""
+    value = np.array(threshold)
+    needs = _needs(series, objective, axis, value, resampling)
     if baseline is None:
-        curves = series.aligned(objective.metric, axis)
-        needs = estimate(
-            lambda runs: first_reached(curves.x, mean(curves.values, runs), np.array(threshold), objective)[..., None],
-            (len(series.runs),),
-            resampling,
-        )
         return Reach(series, objective, axis, threshold, needs, None, None, None)
     pair = _pair(series, baseline, objective, axis)
-    result = estimate(
-        lambda base_runs, other_runs: pair.needs(np.array(threshold), base_runs, other_runs),
+    ratio = estimate(
+        lambda base_runs, other_runs: pair.ratio(value, base_runs, other_runs)[..., None],
         (len(baseline.runs), len(series.runs)),
         resampling,
     )
-    base_needs, needs, ratio = (result.number(index) for index in range(3))
+    base_needs = _needs(baseline, objective, axis, value, resampling)
     return Reach(series, objective, axis, threshold, needs, baseline, base_needs, ratio)
+
+
+def _needs(series: Series, objective: Objective, axis: str, threshold: Array, resampling: Resampling) -> Estimate:
+    curves = series.held(objective.metric, axis)
+    return estimate(
+        lambda runs: first_reached(curves.x, mean(curves.values, runs), threshold, objective)[..., None],
+        (len(series.runs),),
+        resampling,
+    )
 
 
 def overall_ratio(
@@ -134,36 +155,19 @@ def overall_ratio(
 
     def geometric_mean(*runs: Array) -> Array:
         ratios = [
-            pair.crossings(fraction, base_runs, other_runs)[..., 3]
+            pair.ratio(pair.threshold(fraction, base_runs), base_runs, other_runs)
             for pair, base_runs, other_runs in zip(compared, runs[0::2], runs[1::2], strict=True)
         ]
-        product: Array = np.stack(ratios, axis=-1).prod(axis=-1, keepdims=True)
-        return product ** (1 / len(ratios))
+        every = np.stack(ratios, axis=-1)
+        # Nought in one task counts, also where another task's baseline, and it alone, does not get there.
+        with np.errstate(divide="ignore"):
+            logarithms = np.log(np.where((every == 0).any(axis=-1, keepdims=True), 0, every))
+        average: Array = np.exp(logarithms.mean(axis=-1, keepdims=True))
+        return average
 
     return estimate(geometric_mean, sizes, resampling)
 
 
-def baseline_of(series: Series, others: Sequence[Series], schedules: Sequence[str]) -> Series | None:
-    """The series of the same task, algorithm and backend under the first of the schedules that there is.
-
-    Of several, the one of the same variant; None if there is no such one: to choose the best of them would be unfair.
-    """
-    if series.schedule in schedules:
-        return None
-    alike = [each for each in others if _setting(each) == _setting(series)]
-    for schedule in schedules:
-        candidates = [each for each in alike if each.schedule == schedule]
-        if len(candidates) > 1:
-            candidates = [each for each in candidates if each.variant == series.variant]
-        if candidates:
-            return candidates[0]
-    return None
-
-
-def _setting(series: Series) -> tuple[str, str, str]:
-    return series.task, series.algorithm, series.backend
-
-
 def _pair(series: Series, baseline: Series, objective: Objective, axis: str) -> _Pair:
     metric = objective.metric
-    return _Pair(baseline.aligned(metric, axis), series.aligned(metric, axis), baseline.first(metric), objective)
+    return _Pair(baseline.held(metric, axis), series.held(metric, axis), baseline.first(metric), objective)

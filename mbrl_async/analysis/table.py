@@ -43,7 +43,9 @@ def main() -> None:
             f"There is no experiment {arguments.experiment} in {arguments.uri}: see the names in mlflow ui."
         )
     runs = client.search_runs([experiment.experiment_id], "status = 'FINISHED'", order_by=["start_time ASC"])
-    lines = [summarise(read_run(client, run.info.run_id), arguments.first, arguments.last) for run in runs]
+    # A sweep has a run of its own, without a trajectory.
+    collected = [run.info.run_id for run in runs if "collect/return" in run.data.metrics]
+    lines = [summarise(read_run(client, run_id), arguments.first, arguments.last) for run_id in collected]
     Console().print(_table(lines, arguments.first, arguments.last))
 
 
@@ -90,8 +92,9 @@ def _table(lines: Sequence[Line], first: int, last: int) -> Table:
             " / ".join(f"{each:.1f}" for each in line.lateness_ms),
             f"{line.misses:.0f}",
         )
-    if lines:
-        table.add_row(f"mean of {len(lines)}", f"{np.mean([line.mean_return for line in lines]):.0f}")
+    returns = [line.mean_return for line in lines if not np.isnan(line.mean_return)]
+    if returns:
+        table.add_row(f"mean of {len(returns)}", f"{np.mean(returns):.0f}")
     return table
 
 

@@ -19,7 +19,7 @@ def test_runs_that_differ_in_their_seed_alone_are_a_series():
 
 def test_a_series_is_called_by_the_parameters_that_tell_it_from_others():
     def weighted(seed: int, weight: str):
-        machine = {"torch_threads.collect": str(seed + 1), "stop.seconds": str(seed), "tracking.experiment": weight}
+        machine = {"torch_threads.collect": str(seed + 1), "device": f"cuda:{seed}", "tracking.experiment": weight}
         return run(seed, np.cos, parameters={"dynamics.early_stopping.weight": weight, **machine})
 
     made, _ = make_series([weighted(0, "0.1"), weighted(1, "0.1"), weighted(0, "0.9")])
@@ -28,6 +28,23 @@ def test_a_series_is_called_by_the_parameters_that_tell_it_from_others():
         "me_trpo async early_stopping.weight=0.9",
     ]
     assert [len(each.runs) for each in made] == [2, 1]
+
+
+def test_a_short_trial_does_not_join_the_series_of_long_runs():
+    long = [run(seed, np.cos, parameters={"stop.trajectories": "50"}) for seed in (0, 1)]
+    trial = run(1, np.cos, trajectories=12, parameters={"stop.trajectories": "12"}, started=5)
+    made, left_out = make_series([*long, trial])
+    assert [(each.label, len(each.runs)) for each in made] == [
+        ("me_trpo async stop.trajectories=12", 1),
+        ("me_trpo async stop.trajectories=50", 2),
+    ]
+    assert left_out == []
+
+
+def test_series_are_called_by_their_backend_where_a_task_has_several():
+    ant = {"env": "ant"}
+    made, _ = make_series([run(0, np.cos), run(0, np.cos, tags={"backend": "simulated"}), run(0, np.cos, tags=ant)])
+    assert [each.label for each in made] == ["me_trpo async", "me_trpo async simulated", "me_trpo async threads"]
 
 
 def test_a_parameter_that_is_taken_from_another_is_not_named_twice():
@@ -58,6 +75,22 @@ def test_curves_are_aligned_where_all_runs_have_a_full_window():
     np.testing.assert_allclose(aligned.values, np.tile(aligned.x / 200 - 4.5, (2, 1)), rtol=1e-12)  # rounding
     by_time = series(run(0, lambda n: n, seconds=1.6)).aligned(RETURN.metric, "seconds")
     assert (by_time.x[0], by_time.x[-1]) == (16, 80)
+
+
+def test_held_curves_go_on_to_the_end_of_the_longest_run():
+    held = series(run(0, lambda n: n, trajectories=50), run(1, lambda n: n, trajectories=30)).held(
+        RETURN.metric, "env_steps"
+    )
+    assert (held.x[0], held.x[-1]) == (10 * 200, 50 * 200)
+    np.testing.assert_allclose(held.values[0], held.x / 200 - 4.5, rtol=1e-12)  # rounding
+    np.testing.assert_allclose(held.values[1], np.minimum(held.x / 200 - 4.5, 25.5), rtol=1e-12)
+
+
+def test_runs_that_have_no_time_in_common_have_one_position():
+    slow, quick = run(0, lambda n: n, seconds=100.0), run(1, lambda n: n, seconds=1.0)
+    aligned = series(slow, quick).aligned(RETURN.metric, "seconds")
+    assert set(aligned.x) == {1000.0}, "the first window of the slow one; the quick one ended after 50 s"
+    assert aligned.values[:, 0].tolist() == [5.5, 45.5]
 
 
 def test_short_runs_are_averaged_over_half_of_what_they_have():

@@ -9,7 +9,7 @@ import pytest
 
 from mbrl_async.analysis.objectives import RETURN
 from mbrl_async.analysis.series import POINTS
-from mbrl_async.analysis.speedup import baseline_of, first_reached, overall_ratio, reach, speedup
+from mbrl_async.analysis.speedup import first_reached, overall_ratio, reach, speedup
 from mbrl_async.analysis.statistics import Resampling
 from tests.analysis.synthetic import DISTANCE, run, series
 
@@ -110,18 +110,46 @@ def test_over_several_tasks_it_is_the_geometric_mean():
     assert result.value == pytest.approx([4.0], rel=2 * RESOLUTION)  # of 2 and 8
 
 
-def test_the_baseline_is_of_the_same_setting_and_never_a_choice_of_the_best():
-    asynchronous, sync = lines("async", 2.0), lines("sync", 1.0)
-    other_task = lines("sync", 1.0, task="ant")
-    assert baseline_of(asynchronous, [asynchronous, sync, other_task], ["sync"]) is sync
-    assert baseline_of(sync, [asynchronous, sync], ["sync"]) is None
-    assert baseline_of(asynchronous, [asynchronous, other_task], ["sync"]) is None
-    variants = [series_with_variant("sync", name) for name in ("weight=0.4", "weight=0.9")]
-    assert baseline_of(asynchronous, variants, ["sync"]) is None
-    assert baseline_of(series_with_variant("async", "weight=0.9"), variants, ["sync"]) is variants[1]
-    in_order = lines("in_order", 1.0)
-    assert baseline_of(asynchronous, [asynchronous, in_order], ["sync", "in_order"]) is in_order
+def test_nought_in_one_task_is_nought_over_all_also_beside_infinity():
+    """In hopper no resampled baseline gets to its threshold from above; in ant async does not."""
+    falling = lines("sync", -1.0, task="hopper")
+    pairs = [(lines("async", 1.0, task="hopper"), falling), (lines("async", 0.1, task="ant"), lines("sync", 1.0))]
+    assert overall_ratio(pairs, "seconds", 0.5, resampling()).value == [0.0]
 
 
-def series_with_variant(schedule: str, variant: str):
-    return replace(lines(schedule, 1.0), variant=variant)
+def test_a_baseline_always_comes_to_its_own_end():
+    """Also where rounding makes a mean of resampled runs differ in its last digit."""
+    generator = np.random.default_rng(1)
+    for _ in range(50):
+        gains = generator.uniform(0.1, 9, (3, 50)).cumsum(axis=1)
+        rising = series(*(run(seed, gains[seed], tags={"schedule": "sync"}) for seed in range(3)))
+        result = speedup(lines("async", 9.0), rising, "seconds", 1.0, resampling())
+        assert np.isfinite(result.baseline_needs.value)
+        assert result.baseline_needs.interval is not None
+        assert np.isfinite(result.baseline_needs.interval).all()
+        assert result.threshold.value == pytest.approx(rising.last(RETURN.metric).mean())
+
+
+def test_the_threshold_is_the_final_return_also_where_seeds_take_different_time():
+    """Seed 1 falls at its end, which is after that of seed 0: the mean where seed 0 ends is higher than the final."""
+    tags = {"schedule": "sync"}
+    late = run(1, lambda n: np.minimum(n, 8 * (45 - n)), seconds=12.0, tags=tags)
+    baseline = series(run(0, lambda n: n, tags=tags), late)
+    result = speedup(lines("async", 1.0), baseline, "seconds", 1.0, resampling())
+    final = baseline.last(RETURN.metric).mean()
+    assert result.threshold.value == pytest.approx(final)
+    assert baseline.aligned(RETURN.metric, "seconds").values[:, -1].mean() > final + 1
+    assert np.isfinite(result.series_needs.value)
+
+
+def test_one_seed_of_the_series_leaves_the_baselines_numbers_their_intervals():
+    noisy = [run(seed, lambda n, seed=seed: (seed + 1) * n, tags={"schedule": "sync"}) for seed in range(3)]
+    result = speedup(lines("async", 2.0, seeds=1), series(*noisy), "seconds", 0.5, resampling())
+    assert result.threshold.interval is not None
+    assert result.baseline_needs.interval is not None
+    assert (result.series_needs.interval, result.ratio.interval) == (None, None)
+    near, far = approaching("async", 1.0), approaching("sync", 0.5)
+    alone = reach(replace(near, runs=near.runs[:1]), far, DISTANCE, "trajectories", 40.0, resampling())
+    assert alone.needs.interval is None
+    assert alone.baseline_needs is not None
+    assert alone.baseline_needs.interval is not None

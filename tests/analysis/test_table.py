@@ -8,6 +8,8 @@ from mlflow import MlflowClient
 
 from mbrl_async.analysis.curves import RunHistory
 from mbrl_async.analysis.table import main, summarise
+from mbrl_async.sweeps.record import close_sweep, open_sweep
+from mbrl_async.tracking.store import experiment_id
 from tests.analysis.conftest import curve
 
 
@@ -45,3 +47,17 @@ def test_an_unknown_experiment_is_refused_with_its_name(monkeypatch, client: Mlf
     monkeypatch.setattr("sys.argv", ["table", "nowhere", "--uri", client.tracking_uri])
     with pytest.raises(SystemExit, match="There is no experiment nowhere in sqlite:"):
         main()
+
+
+def test_a_sweeps_own_run_is_no_line(monkeypatch, capsys, complete, client: MlflowClient):
+    sweep = open_sweep("tabled", client.tracking_uri, "tabled")
+    run = client.create_run(experiment_id(client, "tabled"), run_name="one job")
+    for name, values in complete.curves.items():
+        client.log_metric(run.info.run_id, name, values.values[-1])
+    client.set_terminated(run.info.run_id)
+    close_sweep(sweep, "FINISHED")
+    monkeypatch.setattr("sys.argv", ["table", "tabled", "--uri", client.tracking_uri, "--first", "0"])
+    main()
+    printed = capsys.readouterr().out
+    assert "one job" in printed
+    assert "mean of 1" in printed

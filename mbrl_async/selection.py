@@ -1,0 +1,145 @@
+"""Which runs a comparison is of: those of an experiment or a sweep in MLflow, and of files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from mbrl_async.analysis.comparison import read_compared_runs
+from mbrl_async.analysis.kept_runs import read_runs
+from mbrl_async.analysis.objectives import Objective
+from mbrl_async.analysis.report import RUNS_FILE
+from mbrl_async.analysis.series import NO_VARIANT, ComparedRun
+from mbrl_async.config import ConfigError
+from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND
+from mbrl_async.tracking.store import open_store
+
+SWEEPS = f"tags.{KIND_TAG} = '{SWEEP_KIND}'"
+
+TOLD = 6
+"""So many runs that did not finish are told by their names."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The runs that are compared, and where the report belongs."""
+
+    name: str
+    runs: Sequence[ComparedRun]
+    parent: str | None = None
+    """The sweep's run; None for a whole experiment, and for files."""
+    notes: Sequence[str] = ()
+    """Sentences about runs that are not among them, although they belong to it."""
+
+
+def select(
+    uri: str, experiment: str | None, sweep: str | None, files: Sequence[Path], outcomes: Collection[Objective]
+) -> Selection:
+    """The runs of an experiment, of a sweep or, where neither is named, of the newest sweep; and those of the files.
+
+    Args:
+        uri: of the MLflow store; not opened for files alone.
+        experiment: its name.
+        sweep: its name, or the id of its run.
+        files: `runs.json` of other comparisons.
+        outcomes: what is read besides the return.
+
+    Raises:
+        TrackingError: MLflow cannot be used as configured.
+        ConfigError: there is no such experiment or sweep.
+        UnreadableRunsError: a file is missing or none of a comparison.
+        NothingToCompareError: no run of it is finished.
+    """
+    kept = {run.run_id: run for file in files for run in read_runs(file)}
+    if files and experiment is None and sweep is None:
+        return Selection("+".join(dict.fromkeys(map(_name, files))), list(kept.values()))
+    client = open_store(uri)
+    name, runs, parent = _recorded(client, uri, experiment, sweep)
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    stored = read_compared_runs(client, finished, outcomes)
+    kept = {run.run_id: run for run in stored} | {key: run for key, run in kept.items() if key not in _ids(stored)}
+    return Selection(name, list(kept.values()), parent, _unfinished(runs, finished))
+
+
+def _ids(runs: Sequence[ComparedRun]) -> set[str]:
+    return {run.run_id for run in runs}
+
+
+def _name(file: Path) -> str:
+    return file.resolve().parent.name if file.name == RUNS_FILE else file.stem
+
+
+def _recorded(
+    client: MlflowClient, uri: str, experiment: str | None, sweep: str | None
+) -> tuple[str, list[Run], str | None]:
+    """What MLflow has: name and runs of an experiment or a sweep, and the sweep's run."""
+    if experiment is not None:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            known = ", ".join(each.name for each in client.search_experiments())
+            raise ConfigError(f"experiment={experiment} is not in {uri}: there are {known}.")
+        return experiment, _runs(client, [found.experiment_id]), None
+    parent = _newest_sweep(client) if sweep is None else _sweep(client, sweep)
+    children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.info.run_id}'"
+    return parent.data.tags["sweep"], _runs(client, _experiments(client), children), parent.info.run_id
+
+
+def _runs(client: MlflowClient, experiments: Sequence[str], condition: str = "") -> list[Run]:
+    """Runs of any status, but no sweeps."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(list(experiments), condition, order_by=["start_time ASC"], page_token=token)
+        runs.extend(run for run in page if run.data.tags.get(KIND_TAG) != SWEEP_KIND)
+        token = page.token
+        if not token:
+            return runs
+
+
+def _unfinished(runs: Sequence[Run], finished: Sequence[Run]) -> list[str]:
+    """One sentence, if there are such runs: to leave out those that failed makes a mean look better than it is."""
+    done = [_configuration(run) for run in finished]
+    missing = [run for run in runs if run.info.status != "FINISHED" and _configuration(run) not in done]
+    if not missing:
+        return []
+    told = ", ".join(f"{run.info.run_name} ({run.info.status})" for run in missing[:TOLD])
+    more = f" and {len(missing) - TOLD} more" if len(missing) > TOLD else ""
+    number = "1 run that is not finished is" if len(missing) == 1 else f"{len(missing)} runs that are not finished are"
+    return [f"{number} left out: {told}{more}."]
+
+
+def _configuration(run: Run) -> tuple[object, ...]:
+    """What another try at the same run has in common with it."""
+    parameters = {name: value for name, value in run.data.params.items() if not name.startswith(NO_VARIANT)}
+    return tuple(run.data.tags.get(name) for name in ("env", "algorithm", "schedule", "backend", "seed")), parameters
+
+
+def _newest_sweep(client: MlflowClient) -> Run:
+    sweeps = client.search_runs(_experiments(client), SWEEPS, max_results=1, order_by=["start_time DESC"])
+    if not sweeps:
+        raise ConfigError("There is no sweep yet: make one with `python main.py -m ...`, or name an experiment=NAME.")
+    return sweeps[0]
+
+
+def _sweep(client: MlflowClient, name_or_id: str) -> Run:
+    quoted = name_or_id.replace("'", "")
+    named = client.search_runs(_experiments(client), f"{SWEEPS} and tags.sweep = '{quoted}'", max_results=1)
+    if named:
+        return named[0]
+    try:
+        run = client.get_run(name_or_id)
+    except MlflowException as error:
+        raise ConfigError(f"sweep={name_or_id} is neither the name of a sweep nor the id of its run.") from error
+    if run.data.tags.get(KIND_TAG) != SWEEP_KIND:
+        raise ConfigError(f"sweep={name_or_id} is a run, but that of no sweep: look for runs named sweep in mlflow ui.")
+    return run
+
+
+def _experiments(client: MlflowClient) -> list[str]:
+    return [experiment.experiment_id for experiment in client.search_experiments()]

@@ -1,0 +1,51 @@
+"""Which series is measured by which."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mbrl_async.analysis.baselines import baseline_of, without_baseline
+from mbrl_async.analysis.series import Series
+from tests.analysis.synthetic import run, series
+
+
+def one(schedule: str, task: str = "hopper", **parameters: str) -> Series:
+    named = {name.replace("__", "."): value for name, value in parameters.items()}
+    return series(run(0, np.cos, tags={"schedule": schedule, "env": task}, parameters=named))
+
+
+def test_it_is_of_the_same_setting():
+    asynchronous, sync, other_task = one("async"), one("sync"), one("sync", "ant")
+    assert baseline_of(asynchronous, [asynchronous, sync, other_task], ["sync"]) is sync
+    assert baseline_of(sync, [asynchronous, sync], ["sync"]) is None
+    assert baseline_of(asynchronous, [asynchronous, other_task], ["sync"]) is None
+    in_order = one("in_order")
+    assert baseline_of(asynchronous, [asynchronous, in_order], ["sync", "in_order"]) is in_order
+
+
+def test_tasks_of_one_name_with_other_settings_are_others():
+    pendulum, hopper = one("async", env__id="Pendulum-v1"), one("sync", env__id="Hopper-v5")
+    assert baseline_of(pendulum, [pendulum, hopper], ["sync"]) is None
+    same = one("sync", env__id="Pendulum-v1")
+    assert baseline_of(pendulum, [hopper, same], ["sync"]) is same
+
+
+def test_of_several_it_is_the_one_with_the_same_settings_and_never_the_best():
+    """Other parameters may differ: async has none of sync's."""
+    variants = [one("sync", dynamics__weight=weight, iteration__rollouts="5") for weight in ("0.4", "0.9")]
+    assert baseline_of(one("async", dynamics__weight="0.9"), variants, ["sync"]) is variants[1]
+    assert baseline_of(one("async", dynamics__weight="0.5"), variants, ["sync"]) is None
+    assert baseline_of(one("async"), variants, ["sync", "in_order"]) is None
+
+
+def test_who_has_none_is_told_why():
+    variants = [one("sync", dynamics__weight=weight) for weight in ("0.4", "0.9")]
+    has, ambiguous, alone = one("async", dynamics__weight="0.4"), one("async"), one("async", "ant")
+    assert without_baseline([has, ambiguous, alone, *variants], ["sync"]) == [
+        "hopper: me_trpo async has no baseline: none of 2 sync series has its settings.",
+        "ant: me_trpo async has no baseline: no run of its task, algorithm and backend has the schedule sync.",
+    ]
+    assert without_baseline([has, alone], ["sync", "in_order"]) == [
+        "No run has the schedule sync or in_order: there is no speed-up."
+    ]
+    assert without_baseline(variants, ["sync"]) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,12 @@ def test_documents_refer_to_tests_that_exist(document):
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     names = set(re.findall(r"`(test_\w+)`", text))
     assert [name for name in sorted(names) if f"def {name}(" not in tests] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_lines_of_documents_are_as_short_as_those_of_the_code(document):
+    """Tables, code and a link that stands alone cannot be broken."""
+    width = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["line-length"]
+    prose = re.sub(r"^ *```.*?^ *```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL).splitlines()
+    breakable = [line for line in prose if not re.fullmatch(r" *(\|.*|([-*] )?!?\[[^]]*\]\(\S*\)\S*)", line)]
+    assert [line for line in breakable if len(line) > width] == []

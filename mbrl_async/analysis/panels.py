@@ -107,7 +107,8 @@ def _add_legend(figure: Figure, axes: Axes) -> None:
 def _draw_curve(axes: Axes, curve: SeriesCurve, colour: str, divisor: float) -> None:
     x = curve.x / divisor
     for name, line in LINES.items():
-        label = f"{curve.series.label} ({len(curve.series.runs)} seeds)" if name == "mean" else None
+        seeds = len(curve.series.runs)
+        label = f"{curve.series.label} ({seeds} seed{'s' if seeds > 1 else ''})" if name == "mean" else None
         axes.plot(x, curve.estimates[name].value, line, color=colour, linewidth=1.8, label=label)
     _shade(axes, x, curve.estimates["mean"], colour)
     if curve.paper is not None:

@@ -25,12 +25,40 @@ def fitted(make_ensemble, make_buffer, linear_transitions):
 
 def test_normalisation_is_each_members_own_mean_and_population_deviation() -> None:
     normaliser = Normaliser(members=2, size=1, minimum_std=1e-3, device="cpu")
-    rows = torch.tensor([[[1.0], [3.0]], [[10.0], [10.0]]])
+    rows = torch.tensor([[[1.0], [3.0]], [[1.0], [1.0001]]])
     normaliser.fit(rows)
-    assert normaliser.mean.flatten().tolist() == [2.0, 10.0]
-    assert normaliser.std.flatten().tolist() == [1.0, pytest.approx(1e-3)]  # member 1 saw a constant: the floor
-    assert normaliser.normalise(rows).flatten().tolist() == [-1.0, 1.0, 0.0, 0.0]
-    assert torch.equal(normaliser.restore(normaliser.normalise(rows)), rows)
+    assert normaliser.mean.flatten().tolist() == [2.0, pytest.approx(1.00005)]
+    assert normaliser.std.flatten().tolist() == [1.0, pytest.approx(1e-3)]  # member 1 saw hardly any change: the floor
+    assert normaliser.normalise(rows).flatten().tolist() == pytest.approx([-1.0, 1.0, -0.05, 0.05], rel=1e-2)
+    torch.testing.assert_close(normaliser.restore(normaliser.normalise(rows)), rows, rtol=1e-6, atol=0)  # rounding
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -12345.678])
+def test_what_is_constant_in_the_data_stays_constant(constant) -> None:
+    """Also where rounding leaves a standard deviation of about 1e-8 of the constant."""
+    normaliser = Normaliser(members=1, size=2, minimum_std=1e-3, device="cpu")
+    rows = torch.randn(1, 1000, 2, generator=torch.Generator().manual_seed(0))
+    rows[..., 0] = constant
+    normaliser.fit(rows)
+    anything = torch.tensor([[[7.0, 7.0]]])
+    assert normaliser.normalise(anything)[0, 0, 0] == 0
+    assert normaliser.restore(anything)[0, 0, 0] == pytest.approx(constant, rel=1e-6)
+    assert normaliser.normalise(anything)[0, 0, 1] == pytest.approx(7, abs=1)  # of a standard normal
+
+
+def test_a_constant_observation_does_not_drift_in_imagination(make_ensemble, make_buffer, linear_transitions) -> None:
+    """Where it did, an untrained network's answer was fed back two hundred times, divided by the least deviation."""
+    ensemble, buffer = make_ensemble(), make_buffer()
+    transitions = linear_transitions(200)
+    transitions.observations[:, 0] = transitions.next_observations[:, 0] = 0.25
+    buffer.append(transitions)
+    ensemble.fit_normalisation(buffer.train)
+    predictor = ensemble.predictor()
+    observations, actions = random_rows()
+    observations[..., 0] = 0.25
+    for _ in range(200):
+        observations = predictor.predict(observations, actions, DRAW)[..., : observations.shape[2]].clone()
+    assert torch.equal(observations[..., 0], torch.full_like(observations[..., 0], 0.25))
 
 
 def test_normalisation_is_the_identity_until_it_is_fitted() -> None:

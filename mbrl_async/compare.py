@@ -106,8 +106,9 @@ def _require_schedules(names: Sequence[str], runs: Sequence[ComparedRun]) -> Non
 
 def _require_unharmed(files: Sequence[Path], directory: Path, selection: Selection) -> None:
     """Runs that are read must not be overwritten by a comparison of others with them."""
+    compared = {run.run_id for run in selection.runs}
     for file in files:
-        if file.resolve() == (directory / RUNS_FILE).resolve() and len(read_runs(file)) < len(selection.runs):
+        if file.resolve() == (directory / RUNS_FILE).resolve() and compared != {run.run_id for run in read_runs(file)}:
             raise ConfigError(f"{file} would be overwritten by this comparison: choose another folder with output=...")
 
 

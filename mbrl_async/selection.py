@@ -62,13 +62,8 @@ def select(
     client = open_store(uri)
     name, runs, parent = _recorded(client, uri, experiment, sweep)
     finished = [run for run in runs if run.info.status == "FINISHED"]
-    stored = read_compared_runs(client, finished, outcomes)
-    kept = {run.run_id: run for run in stored} | {key: run for key, run in kept.items() if key not in _ids(stored)}
-    return Selection(name, list(kept.values()), parent, _unfinished(runs, finished))
-
-
-def _ids(runs: Sequence[ComparedRun]) -> set[str]:
-    return {run.run_id for run in runs}
+    stored = {run.run_id: run for run in read_compared_runs(client, finished, outcomes)}
+    return Selection(name, list((kept | stored).values()), parent, _unfinished(runs, finished))
 
 
 def _name(file: Path) -> str:

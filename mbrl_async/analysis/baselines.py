@@ -38,17 +38,18 @@ def _reason(series: Series, others: Sequence[Series], schedules: Sequence[str]) 
 def _candidates(series: Series, others: Sequence[Series], schedules: Sequence[str]) -> list[Series]:
     if series.schedule in schedules:
         return []
-    alike = [each for each in others if _setting(each) == _setting(series)]
+    alike = [each for each in others if _alike(series, each)]
     for schedule in schedules:
         if candidates := [each for each in alike if each.schedule == schedule]:
             return candidates
     return []
 
 
-def _setting(series: Series) -> tuple[object, ...]:
-    """All of the task's parameters: many tasks are called `gymnasium`."""
-    task = {name: value for name, value in series.parameters.items() if name.startswith("env.")}
-    return series.task, series.algorithm, series.backend, task
+def _alike(one: Series, other: Series) -> bool:
+    """Many tasks are called `gymnasium`, so their parameters count, too; one that an older run lacks does not."""
+    names = [name for name in one.parameters.keys() & other.parameters.keys() if name.startswith("env.")]
+    same = all(one.parameters[name] == other.parameters[name] for name in names)
+    return same and (one.task, one.algorithm, one.backend) == (other.task, other.algorithm, other.backend)
 
 
 def _with_the_same_settings(series: Series, candidates: Sequence[Series]) -> list[Series]:

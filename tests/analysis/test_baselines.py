@@ -28,6 +28,8 @@ def test_tasks_of_one_name_with_other_settings_are_others():
     assert baseline_of(pendulum, [pendulum, hopper], ["sync"]) is None
     same = one("sync", env__id="Pendulum-v1")
     assert baseline_of(pendulum, [hopper, same], ["sync"]) is same
+    newer = one("async", env__id="Pendulum-v1", env__more="1")
+    assert baseline_of(newer, [same], ["sync"]) is same, "a setting that the older program did not have"
 
 
 def test_of_several_it_is_the_one_with_the_same_settings_and_never_the_best():

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mbrl_async.analysis.comparison import read_compared_runs
-from mbrl_async.analysis.kept_runs import read_runs
+from mbrl_async.analysis.kept_runs import NAMING_TAGS, read_runs
 from mbrl_async.analysis.objectives import Objective
 from mbrl_async.analysis.report import RUNS_FILE
 from mbrl_async.analysis.series import NO_VARIANT, ComparedRun
@@ -112,7 +112,7 @@ def _unfinished(runs: Sequence[Run], finished: Sequence[Run]) -> list[str]:
 def _configuration(run: Run) -> tuple[object, ...]:
     """What another try at the same run has in common with it."""
     parameters = {name: value for name, value in run.data.params.items() if not name.startswith(NO_VARIANT)}
-    return tuple(run.data.tags.get(name) for name in ("env", "algorithm", "schedule", "backend", "seed")), parameters
+    return tuple(run.data.tags.get(name) for name in NAMING_TAGS), parameters
 
 
 def _newest_sweep(client: MlflowClient) -> Run:

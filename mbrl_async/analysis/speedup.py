@@ -67,17 +67,26 @@ class _Pair:
 
     def base_needs(self, threshold: Array, base_runs: Array) -> Array:
         """Where the baseline's chosen runs come to the threshold (...), (...)."""
-        return first_reached(self.base.x, mean(self.base.values, base_runs), threshold, self.objective)
+        return _needed(self.base, base_runs, threshold, self.objective)
 
     def other_needs(self, threshold: Array, other_runs: Array) -> Array:
         """Where the other series' chosen runs come to the threshold (...), (...)."""
-        return first_reached(self.other.x, mean(self.other.values, other_runs), threshold, self.objective)
+        return _needed(self.other, other_runs, threshold, self.objective)
 
     def ratio(self, threshold: Array, base_runs: Array, other_runs: Array) -> Array:
-        """Of the two needs, (...); 0 where the other series does not get there."""
-        base, other = self.base_needs(threshold, base_runs), self.other_needs(threshold, other_runs)
-        ratio: Array = np.divide(base, other, out=np.zeros_like(base), where=np.isfinite(other))
-        return ratio
+        """Of the two needs, (...)."""
+        return _ratio(self.base_needs(threshold, base_runs), self.other_needs(threshold, other_runs))
+
+
+def _ratio(base_needs: Array, other_needs: Array) -> Array:
+    """0 where the other series does not get there."""
+    ratio: Array = np.divide(base_needs, other_needs, out=np.zeros_like(base_needs), where=np.isfinite(other_needs))
+    return ratio
+
+
+def _needed(curves: AlignedCurves, runs: Array, threshold: Array, objective: Objective) -> Array:
+    """Where the mean of the chosen runs comes to the threshold (...), (...)."""
+    return first_reached(curves.x, mean(curves.values, runs), threshold, objective)
 
 
 def first_reached(x: Array, curves: Array, threshold: Array, objective: Objective) -> Array:
@@ -97,9 +106,8 @@ def speedup(series: Series, baseline: Series, axis: str, fraction: float, resamp
 
     def of_both(base_runs: Array, other_runs: Array) -> Array:
         threshold = pair.threshold(fraction, base_runs)
-        return np.stack(
-            (pair.other_needs(threshold, other_runs), pair.ratio(threshold, base_runs, other_runs)), axis=-1
-        )
+        other_needs = pair.other_needs(threshold, other_runs)
+        return np.stack((other_needs, _ratio(pair.base_needs(threshold, base_runs), other_needs)), axis=-1)
 
     alone = estimate(of_baseline, (len(baseline.runs),), resampling)
     both = estimate(of_both, (len(baseline.runs), len(series.runs)), resampling)
@@ -133,7 +141,7 @@ def reach(
 def _needs(series: Series, objective: Objective, axis: str, threshold: Array, resampling: Resampling) -> Estimate:
     curves = series.held(objective.metric, axis)
     return estimate(
-        lambda runs: first_reached(curves.x, mean(curves.values, runs), threshold, objective)[..., None],
+        lambda runs: _needed(curves, runs, threshold, objective)[..., None],
         (len(series.runs),),
         resampling,
     )

@@ -98,11 +98,22 @@ def _package_versions() -> list[tuple[str, str]]:
 def _cpu_model() -> str:
     """Linux tells the model in a file; elsewhere Python knows it, or at least the architecture."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+        text = ""
+    return cpu_model_of(text) or platform.processor() or platform.machine()
+
+
+def cpu_model_of(cpuinfo: str) -> str:
+    """Name, family and model of the first processor in the text of Linux's /proc/cpuinfo; "" if it names none.
+
+    Virtual machines often name no more than the brand, of which generations differ in instructions and so in rounding.
+    """
+    first, *_ = cpuinfo.strip().split("\n\n")
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    numbers = [f"{key.removeprefix('cpu ')} {fields[key]}" for key in ("cpu family", "model") if key in fields]
+    name = fields.get("model name", "")
+    return f"{name} ({', '.join(numbers)})" if name and numbers else name
 
 
 def usable_cores() -> int | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mbrl_async.tracking.environment import describe_environment
+from mbrl_async.tracking.environment import cpu_model_of, describe_environment
 
 CPU = torch.device("cpu")
 
@@ -56,3 +56,19 @@ def test_what_it_writes_can_be_read(tmp_path: Path):
     assert written["device"] == "cpu"
     assert written["cpu"]
     assert all(isinstance(value, str) and value for value in environment.tags().values())
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "model"),
+    [
+        (
+            "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\nmodel name\t: another\n",
+            "AMD EPYC (family 25, model 17)",
+        ),
+        ("model name\t: ARMv7 rev 3\n", "ARMv7 rev 3"),
+        ("BogoMIPS\t: 50.00\n", ""),
+        ("", ""),
+    ],
+)
+def test_generations_of_a_processor_differ_where_the_brand_does_not(cpuinfo: str, model: str):
+    assert cpu_model_of(cpuinfo) == model

@@ -83,10 +83,10 @@ def _prediction(model: Predictor, precision: Precision, threads: int, repetition
     return Measurement(name, ROLLOUTS / prediction, "1/s", threads, products / prediction)
 
 
-def make_learner(precision: Precision = "float32", device: str = "cpu") -> Learner:
-    """One with the paper's sizes, and random transitions."""
+def make_learner(precision: Precision = "float32", device: str = "cpu", transitions: int = TRANSITIONS) -> Learner:
+    """One with the paper's sizes, and so many random transitions."""
     generator = torch.Generator().manual_seed(0)
-    return learner_of([_transitions(generator, device)], generator, precision, device)
+    return learner_of([_transitions(transitions, generator, device)], generator, precision, device)
 
 
 def learner_of(
@@ -112,15 +112,15 @@ def learner_of(
     return Learner(ensemble, buffer, trainer)
 
 
-def _transitions(generator: torch.Generator, device: str) -> Transitions:
-    observations = torch.randn(TRANSITIONS, OBSERVATION_SIZE, generator=generator).to(device)
-    actions = torch.rand(TRANSITIONS, ACTION_SIZE, generator=generator).to(device)
+def _transitions(number: int, generator: torch.Generator, device: str) -> Transitions:
+    observations = torch.randn(number, OBSERVATION_SIZE, generator=generator).to(device)
+    actions = torch.rand(number, ACTION_SIZE, generator=generator).to(device)
     return Transitions(observations, actions, 0.9 * observations)
 
 
-def products_of_an_epoch(precision: Precision = "float32") -> Callable[[], None]:
-    """In the shapes of training, whose last batch is what is left."""
-    batches, rest = divmod(round(TRANSITIONS * (1 - VALIDATION_FRACTION)), BATCH)
+def products_of_an_epoch(precision: Precision = "float32", transitions: int = TRANSITIONS) -> Callable[[], None]:
+    """In the shapes of training with so many in the buffer, whose last batch is what is left."""
+    batches, rest = divmod(round(transitions * (1 - VALIDATION_FRACTION)), BATCH)
     full, last = training_products(BATCH, precision), training_products(rest, precision)
 
     def epoch() -> None:

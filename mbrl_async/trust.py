@@ -43,11 +43,16 @@ def foreign_settings(config: Any) -> Iterator[str]:
 
 
 def foreign_targets(config: Any) -> Iterator[tuple[str, str]]:
-    """Dotted key and value of every `_target_`, at whatever depth, that is not this package's own code."""
+    """Dotted key and value of all that names code which is not this package's own, at whatever depth.
+
+    That is a `_target_`, or the module that registers a task of Gymnasium, in front of the task's name.
+    """
     for key, node in components(config):
-        target = str(node["_target_"])
+        target, task = str(node["_target_"]), str(node.get("id", ""))
         if not _is_ours(target):
             yield f"{key}._target_", target
+        elif ":" in task:
+            yield f"{key}.id", task
 
 
 def _is_ours(target: str) -> bool:

@@ -25,6 +25,12 @@ def test_targets_are_found_at_every_depth():
     assert list(foreign_targets(config)) == [("a._target_", "x.Y"), ("a.b.0.c._target_", "os.system")]
 
 
+def test_a_module_that_gymnasium_is_to_import_is_code_of_others():
+    task = {"_target_": "mbrl_async.envs.gymnasium_task.GymnasiumTask", "id": "their_module:Task-v0"}
+    assert list(foreign_targets({"env": task})) == [("env.id", "their_module:Task-v0")]
+    assert list(foreign_targets({"env": {**task, "id": "Pendulum-v1"}})) == []
+
+
 @pytest.mark.parametrize(
     ("config", "setting"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import gymnasium
@@ -167,7 +168,10 @@ def _made(id: str, arguments: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:  # 
 
 def _drawing(id: str) -> dict[str, str]:  # noqa: A002
     """The argument that lets a task be drawn; nothing for one that knows no pictures."""
-    entry_point = gymnasium.spec(id).entry_point
+    module, _, name = id.rpartition(":")
+    if module:
+        import_module(module)  # registers the task
+    entry_point = gymnasium.spec(name).entry_point
     maker = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     modes = getattr(maker, "metadata", {}).get("render_modes", ())
     return {"render_mode": PICTURES} if PICTURES in modes else {}

@@ -224,3 +224,13 @@ def test_a_task_that_cannot_be_drawn_says_why():
         make().draw()
     with pytest.raises(RuntimeError, match="render_mode=human"):
         make("Painted-v0", render_mode="human").draw()
+
+
+def test_a_module_in_front_of_the_name_registers_the_task(tmp_path, monkeypatch):
+    (tmp_path / "registering.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Registered-v0', 'gymnasium.envs.classic_control:PendulumEnv', max_episode_steps=7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make("registering:Registered-v0", termination="never").spec.horizon == 7
+    gymnasium.registry.pop("Registered-v0")

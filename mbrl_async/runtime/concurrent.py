@@ -25,8 +25,26 @@ from mbrl_async.types import Interrupted, StepReport
 
 POLL_SECONDS = 0.1
 """How often the main thread looks for a signal or the end of the allowed seconds."""
+PAUSE_SECONDS = 5.0
+"""If it did not look for so long, the whole process stood still: stopped by a signal or a debugger, on a machine that
+slept.
+"""
 GRACE_SECONDS = 2.0
 """How long workers may take to leave their step when the run is over; they look far more often."""
+
+
+class Wakefulness:
+    """Since when the process has not stood still: a worker that could not look at its clock does not hang."""
+
+    def __init__(self) -> None:
+        self._since = self._last = 0.0
+
+    def since(self, now: float) -> float:
+        """To be asked far more often than every `PAUSE_SECONDS`; seconds on the same clock as `now`."""
+        if now - self._last > PAUSE_SECONDS:
+            self._since = now
+        self._last = now
+        return self._since
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,10 @@ class Concurrent:
         if stop.ending is None:
             self._resume({name: workers[name] for name in makers}, keeper.past, state, clock, gate)
         gate.open()
-        _wait_for_the_end(rule, clock, stop, lambda: self._fail_who_cannot_go_on(threads, pulses, clock, gate))
+        wakefulness = Wakefulness()
+        _wait_for_the_end(
+            rule, clock, stop, lambda: self._fail_who_cannot_go_on(threads, pulses, clock, gate, wakefulness)
+        )
         now = clock.now()
         gate.close()
         return state.summary(now, _join(threads, clock))
@@ -130,16 +151,22 @@ class Concurrent:
             gate.fail(name, error)
 
     def _fail_who_cannot_go_on(
-        self, threads: list[threading.Thread], pulses: Mapping[str, Pulse], clock: WallClock, gate: Gate
+        self,
+        threads: list[threading.Thread],
+        pulses: Mapping[str, Pulse],
+        clock: WallClock,
+        gate: Gate,
+        wakefulness: Wakefulness,
     ) -> None:
         limit = float("inf") if self._hang_seconds is None else self._hang_seconds
+        awake_since = wakefulness.since(clock.now())
         for thread in threads:
             begun, lost = gate.begun(thread.name), self._lost(thread.name)
             if lost is not None:
                 gate.fail(thread.name, lost)
             elif not thread.is_alive():
                 gate.fail(thread.name, SilentWorkerError("its thread ended, and nobody told it to."))
-            elif begun is not None and clock.now() - max(begun, pulses[thread.name].beat) > limit:
+            elif begun is not None and clock.now() - max(begun, pulses[thread.name].beat, awake_since) > limit:
                 sentence = f"it has not looked at the clock for {limit:g} s (backend.hang_seconds): it hangs."
                 gate.fail(thread.name, SilentWorkerError(sentence))
 

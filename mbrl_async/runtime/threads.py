@@ -22,7 +22,7 @@ class Threads:
     Args:
         torch_threads: role -> threads that torch may use within one operation of such a worker.
         hang_seconds: a worker that does not look at the clock for so long in a step has failed; None: it may. All look
-            far more often than once a second, except while a task or a robot answers.
+            far more often than once a second, except while a task or a robot answers, and in an update without a model.
         learner_niceness: how much lower the operating system ranks learners than collectors, which have deadlines (0:
             equal; Linux only).
     """

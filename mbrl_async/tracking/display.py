@@ -58,7 +58,8 @@ class Display:
         self._screen = self._make_screen()
 
     def __enter__(self) -> Self:
-        self._remaining = RemainingTime(self._now)
+        done = self._limits.share_done(self._progress.snapshot().counters)  # before a resumption
+        self._remaining = RemainingTime(self._now, done)
         self._screen.start()
         return self
 

@@ -94,12 +94,17 @@ class Progress:
 
 
 class RemainingTime:
-    """Estimates when a run will be done, from the share that is done; `now` gives seconds."""
+    """Estimates when a run will be done, from the share that was done since this was made.
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    Args:
+        now: gives seconds.
+        share: of the run that was done by then, before it was resumed.
+    """
+
+    def __init__(self, now: Callable[[], float], share: float = 0.0) -> None:
         self._now = now
         self._start = self._changed = now()
-        self._share = 0.0
+        self._first = self._share = share
 
     def update(self, share: float) -> None:
         """`share` of the run, from 0 to 1, is done."""
@@ -108,8 +113,8 @@ class RemainingTime:
             self._changed = self._now()
 
     def seconds(self) -> float | None:
-        """Seconds until the end if the run goes on as fast as so far; None while nothing is done."""
-        if self._share == 0:
+        """Seconds until the end if the run goes on as fast as since this was made; None while nothing was done."""
+        if self._share == self._first:
             return None
-        at_last_change = (self._changed - self._start) * (1 / self._share - 1)
+        at_last_change = (self._changed - self._start) * (1 - self._share) / (self._share - self._first)
         return max(0.0, at_last_change - (self._now() - self._changed))

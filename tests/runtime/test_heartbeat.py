@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mbrl_async.runtime.concurrent import GRACE_SECONDS, Concurrent
+from mbrl_async.runtime.concurrent import GRACE_SECONDS, Concurrent, Wakefulness
 from mbrl_async.runtime.heartbeat import SilentWorkerError
 from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
@@ -91,3 +91,9 @@ def test_a_thread_that_dies_without_a_word_fails_the_run(monkeypatch):
     assert summary.failure is not None
     assert summary.failure.worker == LEARN_MODEL
     assert "its thread ended" in str(summary.failure.error)
+
+
+def test_a_process_that_stood_still_begins_to_watch_anew():
+    wakefulness = Wakefulness()
+    looks = [0.1, 0.2, 4.9, 70.0, 70.1, 75.0, 81.0]
+    assert [wakefulness.since(now) for now in looks] == [0.0, 0.0, 0.0, 70.0, 70.0, 70.0, 81.0]

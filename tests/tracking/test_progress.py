@@ -33,6 +33,16 @@ def test_the_remaining_time_counts_down_between_steps():
     assert remaining.seconds() == 0.0
 
 
+def test_what_was_done_before_a_resumption_says_nothing_about_the_speed_after_it():
+    now = [100.0]
+    remaining = RemainingTime(lambda: now[0], share=0.5)
+    remaining.update(0.5)
+    assert remaining.seconds() is None
+    now[0] = 110.0
+    remaining.update(0.6)
+    assert remaining.seconds() == pytest.approx(40.0)
+
+
 def test_progress_keeps_the_newest_numbers_and_the_last_returns():
     progress = Progress()
     assert progress.snapshot().mean_return is None

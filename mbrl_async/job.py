@@ -44,6 +44,9 @@ CHECKPOINT = "checkpoint"
 IDENTITY_FILE = "run.json"
 """In it: which run it is, and the groups that were chosen for it."""
 
+OVERRIDES_FILE = "overrides.txt"
+"""In a run's folder and among its artifacts: what was changed on the command line, one a line."""
+
 OUTPUT_TAG = "output"
 """The MLflow tag that tells where a run's files are."""
 
@@ -237,7 +240,7 @@ def _catch_up(job: Job, run: MlflowRun, past: Past, observers: Observer) -> None
 
 def _write_config(job: Job) -> None:
     (job.output / "config.yaml").write_text(OmegaConf.to_yaml(job.cfg))
-    (job.output / "overrides.txt").write_text("".join(f"{override}\n" for override in job.overrides))
+    (job.output / OVERRIDES_FILE).write_text("".join(f"{override}\n" for override in job.overrides))
 
 
 def _run(experiment: Experiment, stop: StopSignal, observer: Observer, keeper: RunKeeper) -> RunSummary:

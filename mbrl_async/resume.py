@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.config import ConfigError
-from mbrl_async.job import CHECKPOINT, IDENTITY_FILE, OUTPUT_TAG, Job
+from mbrl_async.job import CHECKPOINT, IDENTITY_FILE, OUTPUT_TAG, OVERRIDES_FILE, Job
 from mbrl_async.tracking.store import open_store
 from mbrl_async.trust import foreign_settings, require_trusted
 
@@ -44,6 +44,7 @@ def resumed(job: Job) -> Job:
     """
     output = _output(job.cfg)
     identity = _identity(output)
+    _require_the_same_run(str(job.cfg.resume), output, identity)
     cfg = OmegaConf.load(output / "config.yaml")
     assert isinstance(cfg, DictConfig), "it was written by a job"
     config = OmegaConf.to_container(cfg)
@@ -55,8 +56,9 @@ def resumed(job: Job) -> Job:
     for change in changes:
         key = _key(change)
         OmegaConf.update(cfg, key, OmegaConf.select(job.cfg, key))
+    _require_stored(cfg.tracking.uri, identity.run_id)
     changed = {_key(change) for change in changes}
-    before = (output / "overrides.txt").read_text().splitlines()
+    before = (output / OVERRIDES_FILE).read_text().splitlines()
     unchanged = [override for override in before if _key(override) not in changed]
     return Job(cfg, [*unchanged, *changes], identity.choices, output, resumed=identity.run_id, changes=changes)
 
@@ -81,6 +83,24 @@ def use_folder_of(job: Job, unused: Path) -> None:
             folder.rmdir()
 
 
+def _require_the_same_run(named: str, output: Path, identity: _Identity) -> None:
+    """A folder that was used again is no longer that of the run which MLflow knows it by."""
+    if not Path(named).is_dir() and named != identity.run_id:
+        raise ConfigError(
+            f"resume={named}: its folder {output} belongs to run {identity.run_id} now, which took its place: "
+            "resume that one, or start this run anew."
+        )
+
+
+def _require_stored(uri: str, run_id: str) -> None:
+    try:
+        open_store(uri).get_run(run_id)
+    except MlflowException as error:
+        raise ConfigError(
+            f"resume: run {run_id} is not in {uri}: if the store was moved, say where it is with tracking.uri=..."
+        ) from error
+
+
 def _require_honourable(overrides: Sequence[str]) -> None:
     for override in overrides:
         if not _key(override).startswith(MAY_CHANGE):
@@ -96,18 +116,18 @@ def _key(override: str) -> str:
 
 def _output(cfg: DictConfig) -> Path:
     """The folder of the run, which `resume` names or MLflow knows."""
-    folder = Path(cfg.resume)
-    if folder.is_dir():
-        return folder
+    named = str(cfg.resume)
+    if Path(named).is_dir():
+        return Path(named)
     client = open_store(cfg.tracking.uri)
     try:
-        tags = client.get_run(cfg.resume).data.tags
+        tags = client.get_run(named).data.tags
     except MlflowException as error:
         raise ConfigError(
-            f"resume={cfg.resume} is neither a folder nor a run in tracking.uri={cfg.tracking.uri}: give the id of a "
+            f"resume={named} is neither a folder nor a run in tracking.uri={cfg.tracking.uri}: give the id of a "
             "run, or its folder under outputs/."
         ) from error
-    return Path(tags.get(OUTPUT_TAG, cfg.resume))
+    return Path(tags.get(OUTPUT_TAG, named))
 
 
 def _identity(output: Path) -> _Identity:

@@ -98,7 +98,10 @@ def _end(status: Status) -> None:
 
     running = _running.pop()
     console = Console()
-    close_sweep(running.sweep, status)
+    try:
+        close_sweep(running.sweep, status)
+    except Exception as error:  # a store that is away must hide neither what failed nor the exit status
+        log.warning("The sweep's run could not be ended in MLflow (%s: %s).", type(error).__name__, error)
     if status != "KILLED":
         _compare(running, console)
     print_outcomes(read_outcomes(running.directory), console)

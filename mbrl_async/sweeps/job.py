@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import traceback
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.config import ConfigError
-from mbrl_async.job import Job, run_job
+from mbrl_async.job import OVERRIDES_FILE, Job, run_job
 from mbrl_async.sweeps.outcome import JobStatus, Outcome
 from mbrl_async.sweeps.record import Sweep, configuration_digest, finished_run
 from mbrl_async.tracking.environment import usable_cores
@@ -36,6 +37,7 @@ def run_job_of_sweep(job: Job, *, number: int, sweep_directory: Path, parallel_j
     Raises:
         KeyboardInterrupt: the job was interrupted, and with it the sweep.
     """
+    job = _in_its_own_folder(job)
 
     def end(status: JobStatus, reason: str = "") -> None:
         Outcome(number, list(job.overrides), status, reason).write(job.output)
@@ -62,7 +64,18 @@ def divided_threads(configured: Mapping[str, int], parallel_jobs: int, cores: in
     return {worker: min(threads, share) for worker, threads in configured.items()}
 
 
+def _in_its_own_folder(job: Job) -> Job:
+    """Under the name of a sweep that had other jobs, numbers count anew: what another job left in the folder stays."""
+    left = job.output / OVERRIDES_FILE
+    if not left.exists() or left.read_text().splitlines() == list(job.overrides):
+        return job
+    digest = hashlib.sha256("\n".join(job.overrides).encode()).hexdigest()
+    return replace(job, output=job.output.with_name(f"{job.output.name}-{digest[:8]}"))
+
+
 def _run_or_skip(job: Job, number: int, sweep: Sweep, parallel_jobs: int) -> tuple[float, JobStatus]:
+    if "replay" in job.cfg:
+        raise ConfigError("backend=replay goes over one run again: start it without -m.")
     config: Any = OmegaConf.to_container(job.cfg, resolve=True)
     digest = configuration_digest(config)
     client = open_store(job.cfg.tracking.uri)

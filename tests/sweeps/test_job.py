@@ -31,11 +31,11 @@ def run_next(client: MlflowClient, tmp_path: Path) -> Iterator[RunNext]:
     sweep.write(tmp_path)
     jobs = 0
 
-    def run(*overrides: str) -> tuple[float, Outcome]:
+    def run(*overrides: str, folder: str | None = None) -> tuple[float, Outcome]:
         nonlocal jobs
         store = (f"tracking.uri={client.tracking_uri}", "tracking.experiment=jobs")
         cfg = composed(*small(*FIXED_COSTS, *store), *overrides)
-        job = Job(cfg, overrides, CHOICES, tmp_path / str(jobs))
+        job = Job(cfg, overrides, CHOICES, tmp_path / (folder or str(jobs)))
         score = run_job_of_sweep(job, number=jobs, sweep_directory=tmp_path, parallel_jobs=1)
         jobs += 1
         return score, read_outcomes(tmp_path)[-1]
@@ -99,3 +99,22 @@ def test_parallel_jobs_divide_the_cores():
     assert divided_threads(configured, parallel_jobs=1, cores=8) == configured
     assert divided_threads(configured, parallel_jobs=2, cores=8) == {"collect": 1, "learn_model": 4}
     assert divided_threads(configured, parallel_jobs=8, cores=2) == {"collect": 1, "learn_model": 1}
+
+
+def test_a_job_leaves_alone_what_another_one_with_its_number_left(run_next: RunNext, tmp_path):
+    run_next("seed=1", folder="0")
+    before = {path: path.read_bytes() for path in (tmp_path / "0").rglob("*") if path.is_file()}
+    assert run_next("seed=2", folder="0")[1].status == "finished"
+    assert {path: path.read_bytes() for path in before} == before
+    (own,) = tmp_path.glob("0-*")
+    assert (own / "policy.safetensors").exists()
+
+
+def test_a_replay_is_no_job_of_a_sweep(client: MlflowClient, tmp_path):
+    open_sweep(tmp_path.name, client.tracking_uri, "jobs").write(tmp_path)
+    overrides = ("backend=replay", "replay.run_id=0123", f"tracking.uri={client.tracking_uri}")
+    job = Job(composed(*overrides), overrides, CHOICES, tmp_path / "0")
+    run_job_of_sweep(job, number=0, sweep_directory=tmp_path, parallel_jobs=1)
+    (outcome,) = read_outcomes(tmp_path)
+    reason = "backend=replay goes over one run again: start it without -m."
+    assert (outcome.status, outcome.reason) == ("refused", reason)

@@ -9,10 +9,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
@@ -25,6 +27,8 @@ from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.job import CHECKPOINT, Job, WorkerFailedError, run_job
 from mbrl_async.resume import resumed, use_folder_of
 from mbrl_async.runtime.recovery import Snapshot
+from mbrl_async.runtime.redo import go_on
+from mbrl_async.runtime.simulated import _Simulation
 from mbrl_async.runtime.trace import read_trace
 from tests.recordings import no_figures
 from tests.small import FEW_STEPS, SMALL, composed
@@ -88,12 +92,14 @@ def resume(uri: str) -> Callable[..., float]:
     return run
 
 
+def runs_in(job: Job, client: MlflowClient) -> list[Run]:
+    """Of all that this folder has had."""
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    return [run for run in runs if run.data.tags.get("output") == str(job.output)]
+
+
 def run_id(job: Job, client: MlflowClient) -> str:
-    (run,) = [
-        run
-        for run in client.search_runs([each.experiment_id for each in client.search_experiments()])
-        if run.data.tags.get("output") == str(job.output)
-    ]
+    (run,) = runs_in(job, client)
     return str(run.info.run_id)
 
 
@@ -321,3 +327,43 @@ def test_what_else_is_in_hydras_folder_stays(job, tmp_path):
 def test_a_sweep_resumes_nothing(job):
     with pytest.raises(ConfigError, match="resume=some_run goes on with one run: start it without -m"):
         run_job(job("swept", "resume=some_run"))
+
+
+def test_a_run_whose_folder_is_another_runs_by_now_is_refused(job, resume, client):
+    first = job("reused", *ASYNC)
+    run_job(first)
+    replaced = run_id(first, client)
+    run_job(first)
+    (newer,) = {each.info.run_id for each in runs_in(first, client)} - {replaced}
+    with pytest.raises(ConfigError, match=rf"^resume={replaced}: its folder .* belongs to run {newer} now"):
+        resume(replaced, "stop.trajectories=8")
+
+
+def test_a_store_without_the_run_is_told(whole, tmp_path):
+    overrides = (f"resume={whole.output}", f"tracking.uri=sqlite:///{tmp_path}/moved.db")
+    with pytest.raises(ConfigError, match=r"^resume: run \w+ is not in sqlite:.*moved\.db: .* tracking\.uri="):
+        resumed(Job(composed(*overrides), overrides, {}, Path("unused")))
+
+
+def test_what_is_no_run_is_refused_also_if_it_is_a_number(resume):
+    with pytest.raises(ConfigError, match=r"^resume=5 is neither a folder nor a run in tracking\.uri="):
+        resume(5)
+
+
+def test_time_does_not_run_backwards_if_a_step_is_measured_again_and_takes_less(job, resume, client, monkeypatch):
+    measured = job("measured", "backend=simulated", OFTEN)
+    costs = {"collect": 0.0, "learn_model": 0.9, "improve_policy": 0.2}
+
+    def going_on(*arguments: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(costs, "learn_model", 1e-6)
+            return go_on(*arguments)
+
+    monkeypatch.setattr(_Simulation, "_cost", lambda _self, name, _computing: costs[name])
+    monkeypatch.setattr("mbrl_async.runtime.simulated.go_on", going_on)
+    with snapshots_at_once():
+        run_job(measured)
+    cut_off(measured, client, 0.5)
+    resume(measured.output)
+    finishes = [record.finish for record in read_trace(measured.output / "trace.jsonl")]
+    assert finishes == sorted(finishes)

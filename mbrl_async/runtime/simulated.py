@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import PositiveInt
@@ -127,7 +127,9 @@ class _Simulation:
         if past.entries:
             self.now = past.entries[-1].record.finish
         with suppress(Interrupted):
-            self._in_flight = go_on(self._workers, past, self._state, self._step_again)
+            again = go_on(self._workers, past, self._state, self._step_again)
+            # Measured once more a step may have taken less, and would end before what ended before it.
+            self._in_flight = {name: replace(step, finish=max(step.finish, self.now)) for name, step in again.items()}
 
     def _step_again(self, name: str, start: float) -> _StepInFlight:
         torch.set_num_threads(self._torch_threads[role_of(name)])

@@ -60,6 +60,13 @@ def build_first(node: DictConfig) -> Any:
     return build(DictConfig(settings_of(OmegaConf.to_container(node, resolve=True), 0)))
 
 
+def is_repeatable(env: DictConfig) -> bool:
+    """Whether the same actions lead this task to the same observations again."""
+    task = build_first(env)
+    task.close()
+    return bool(task.spec.repeatable)
+
+
 def _settings(configuration: Mapping[str, Any]) -> Iterator[_Setting]:
     for key, node in components(configuration):
         for name, mark in _marks(node).items():

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from mbrl_async.collectors import build_first
+from mbrl_async.collectors import is_repeatable
 from mbrl_async.config import ConfigError, devices_of
 from mbrl_async.differences import COMPUTES, environment_differences
 from mbrl_async.distance import final_parameters, same_parameters
@@ -30,6 +30,7 @@ from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.runtime.trace import TRACE_FILE, Counters, StepRecord, read_trace
 from mbrl_async.runtime.worker import Worker, WorkerMaker
+from mbrl_async.tracking.run import REPLAYS_TAG
 from mbrl_async.tracking.store import open_store
 from mbrl_async.types import Clock, Metrics
 from mbrl_async.wiring import Channels
@@ -50,7 +51,7 @@ def run_replay(job: Job) -> float:
         NotIdenticalError: a step, or the final parameters, differ from the recorded ones.
     """
     recorded, cfg, choices = _prepare(job.cfg, job.overrides, job.output / RECORDED)
-    tags = {**job.tags, "replays": recorded.run_id}
+    tags = {**job.tags, REPLAYS_TAG: recorded.run_id}
     try:
         overrides = [*recorded.overrides, *job.overrides]
         score = run_job(replace(job, cfg=cfg, overrides=overrides, choices=choices, tags=tags))
@@ -126,9 +127,7 @@ def _prepare(
 def _takes_recorded_trajectories(cfg: DictConfig) -> bool:
     if cfg.replay.trajectories != "auto":
         return bool(cfg.replay.trajectories == "recorded")
-    task = build_first(cfg.env)
-    task.close()
-    return not task.spec.repeatable
+    return not is_repeatable(cfg.env)
 
 
 def _require_same_environment(recorded: RecordedRun, device: str) -> None:

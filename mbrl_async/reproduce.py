@@ -15,6 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mbrl_async.checkpoint.codec import CheckpointError
+from mbrl_async.collectors import is_repeatable
 from mbrl_async.config import ConfigError, devices_of
 from mbrl_async.differences import Difference, config_differences, environment_differences
 from mbrl_async.distance import Distance, distance
@@ -23,9 +25,10 @@ from mbrl_async.job import Job, WorkerFailedError, run_job
 from mbrl_async.recorded import RecordedRun, compose_again, default_uri
 from mbrl_async.replay import RECORDED
 from mbrl_async.runtime.trace import TRACE_FILE
+from mbrl_async.tracking.run import REPRODUCES_TAG
 from mbrl_async.tracking.store import TrackingError, open_store
 
-OUTPUT = "outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-reproduction"
+OUTPUT = "outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-reproduction-{run_id}"
 
 SCREEN = Console(highlight=False, soft_wrap=True)
 
@@ -40,8 +43,8 @@ def main() -> int:
     arguments = _parse()
     uri = arguments.uri or _given_uri(arguments.overrides) or default_uri()
     try:
-        return reproduce(arguments.run_id, arguments.overrides, uri, Path(OUTPUT.format(now=datetime.now())))
-    except (ConfigError, TrackingError) as error:
+        return reproduce(arguments.run_id, arguments.overrides, uri, _output(arguments.run_id))
+    except (ConfigError, TrackingError, CheckpointError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     except WorkerFailedError as error:
@@ -68,12 +71,16 @@ def reproduce(run_id: str, overrides: Sequence[str], uri: str, output: Path) -> 
     experiment = build_experiment(cfg)
     changed = config_differences(recorded, cfg)
     _tell(recorded, [*environment_differences(recorded, devices_of(cfg.devices)), *changed])
-    run_job(Job(cfg, [*recorded.overrides, *overrides], choices, output, {"reproduces": run_id}))
+    run_job(Job(cfg, [*recorded.overrides, *overrides], choices, output, {REPRODUCES_TAG: run_id}))
     apart = distance(recorded, output)
-    expected = _repeats(experiment) and not changed and recorded.has(TRACE_FILE)
+    expected = _repeats(experiment) and not changed and recorded.has(TRACE_FILE) and is_repeatable(cfg.env)
     for line in _lines(apart, expected):
         SCREEN.print(line)
     return int(expected and not apart.identical)
+
+
+def _output(run_id: str) -> Path:
+    return Path(OUTPUT.format(now=datetime.now(), run_id=Path(run_id).name))
 
 
 def _tell(recorded: RecordedRun, differences: Sequence[Difference]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
+from mbrl_async.collectors import is_repeatable
 from mbrl_async.config import ConfigError
 from mbrl_async.distance import CurveDistance, curve_distance, first_difference
 from mbrl_async.recorded import RecordedRun, compose_again
@@ -16,7 +17,7 @@ from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, Sc
 from mbrl_async.runtime.simulated import Simulated
 from mbrl_async.runtime.trace import StepRecord
 from tests.recordings import altered, altered_line, no_figures, record
-from tests.small import FIXED_COSTS
+from tests.small import FIXED_COSTS, composed
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -165,3 +166,18 @@ def test_who_takes_turns_and_what_repeats():
     fixed = {COLLECT: 0.0, LEARN_MODEL: 0.1, IMPROVE_POLICY: 0.1}
     assert Simulated(torch_threads={}, costs=fixed).repeats
     assert not Simulated(torch_threads={}, costs={**fixed, LEARN_MODEL: "measured"}).repeats
+
+
+def test_what_cannot_be_repeated_is_not_expected_to_be_identical(client, recording, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mbrl_async.reproduce.is_repeatable", lambda _: False)
+    run_id = altered(
+        client, recording, tmp_path / "copy", "trace.jsonl", altered_line(3, lambda line: line.update(digest="0" * 32))
+    )
+    assert reproduce(run_id, [], client.tracking_uri, tmp_path / "output") == 0
+    assert "although it should be" not in capsys.readouterr().out
+
+
+def test_a_robot_in_real_time_cannot_be_repeated():
+    assert is_repeatable(composed("env=linear_quadratic").env)
+    assert is_repeatable(composed("env=arm_reach", "env/robot=stepped").env)
+    assert not is_repeatable(composed("env=arm_reach", "env/robot=simulated").env)

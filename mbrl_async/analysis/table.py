@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mlflow import MlflowClient
 from rich.console import Console
 from rich.table import Table
 
 from mbrl_async.analysis.curves import RunHistory, read_run
+from mbrl_async.tracking.run import REPLAYS_TAG, REPRODUCES_TAG
+from mbrl_async.tracking.store import TrackingError, open_store
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Line:
     epochs: float
     """Model epochs per trajectory."""
     time_ratio: float
-    """Run time / collection time at the end."""
+    """Run time / collection time at the end; NaN where collecting takes no time."""
     lateness_ms: tuple[float, float, float]
     """Of control steps: medians over the trajectories of the p50 and the p99, and the largest of all."""
     misses: float
@@ -36,7 +37,10 @@ class Line:
 def main() -> None:
     """Print the table."""
     arguments = _parse()
-    client = MlflowClient(arguments.uri)
+    try:
+        client = open_store(arguments.uri)
+    except TrackingError as error:
+        raise SystemExit(str(error)) from None
     experiment = client.get_experiment_by_name(arguments.experiment)
     if experiment is None:
         raise SystemExit(
@@ -44,9 +48,13 @@ def main() -> None:
         )
     runs = client.search_runs([experiment.experiment_id], "status = 'FINISHED'", order_by=["start_time ASC"])
     # A sweep has a run of its own, without a trajectory.
-    collected = [run.info.run_id for run in runs if "collect/return" in run.data.metrics]
-    lines = [summarise(read_run(client, run_id), arguments.first, arguments.last) for run_id in collected]
-    Console().print(_table(lines, arguments.first, arguments.last))
+    collected = [run for run in runs if "collect/return" in run.data.metrics]
+    first_made = [run for run in collected if not {REPLAYS_TAG, REPRODUCES_TAG} & run.data.tags.keys()]
+    lines = [summarise(read_run(client, run.info.run_id), arguments.first, arguments.last) for run in first_made]
+    console = Console()
+    console.print(_table(lines, arguments.first, arguments.last))
+    if len(first_made) < len(collected):
+        console.print(f"Replays and reproductions, left out: {len(collected) - len(first_made)}.", highlight=False)
 
 
 def summarise(run: RunHistory, first: int, last: int) -> Line:
@@ -59,7 +67,7 @@ def summarise(run: RunHistory, first: int, last: int) -> Line:
         mean_return=float(asked.mean()) if len(asked) else float("nan"),
         updates=_steps(run, "improve_policy") / len(returns),
         epochs=_steps(run, "learn_model") / len(returns),
-        time_ratio=float(run.curves["run/time_ratio"].values[-1]),
+        time_ratio=float(run.curves["run/time_ratio"].values[-1]) if "run/time_ratio" in run.curves else float("nan"),
         lateness_ms=(float(np.median(p50)), float(np.median(p99)), float(longest.max())),
         misses=float(run.curves["collect/deadline_misses"].values.sum()),
     )

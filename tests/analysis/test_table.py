@@ -61,3 +61,27 @@ def test_a_sweeps_own_run_is_no_line(monkeypatch, capsys, complete, client: Mlfl
     printed = capsys.readouterr().out
     assert "one job" in printed
     assert "mean of 1" in printed
+
+
+def test_a_run_whose_collecting_takes_no_time_has_no_ratio(complete):
+    curves = {name: each for name, each in complete.curves.items() if name != "run/time_ratio"}
+    assert np.isnan(summarise(dataclasses.replace(complete, curves=curves), 0, 9).time_ratio)
+
+
+def test_runs_that_were_made_like_others_do_not_count_again(monkeypatch, capsys, complete, client: MlflowClient):
+    for name, tags in {"seed 0": {}, "replay": {"replays": "id"}, "reproduction": {"reproduces": "id"}}.items():
+        run = client.create_run(experiment_id(client, "again"), run_name=name, tags=tags)
+        for metric, values in complete.curves.items():
+            client.log_metric(run.info.run_id, metric, values.values[-1])
+        client.set_terminated(run.info.run_id)
+    monkeypatch.setattr("sys.argv", ["table", "again", "--uri", client.tracking_uri, "--first", "0"])
+    main()
+    printed = capsys.readouterr().out
+    assert "mean of 1" in printed
+    assert "Replays and reproductions, left out: 2." in printed
+
+
+def test_an_unusable_store_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["table", "any", "--uri", "mlruns"])
+    with pytest.raises(SystemExit, match="keeps no runs in plain directories"):
+        main()

@@ -23,7 +23,7 @@ ARROWS = {
     "robot": {"types", "envs", "config", "commands"},
     "workers": {"types", "envs", "dynamics", "policies", "algorithms", "runtime.channels"},
     "tracking": {"types", "priority", "runtime.trace"},
-    "analysis": {"types", "runtime.trace"},
+    "analysis": {"types", "runtime.trace", "tracking.run", "tracking.store"},
     "config": {"types"},
     "collectors": {"types", "config"},
     "supplies": {"config"},
@@ -59,8 +59,8 @@ ARROWS = {
         "results",
     }
     | {"job", "runtime", "tracking"},
-    "reproduce": {"config", "recorded", "differences", "distance", "experiment", "job", "replay"}
-    | {"runtime", "tracking"},
+    "reproduce": {"config", "collectors", "recorded", "differences", "distance", "experiment", "job", "replay"}
+    | {"runtime", "tracking", "checkpoint.codec"},
     "__init__": set(),
 }
 FORBIDDEN = {

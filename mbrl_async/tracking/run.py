@@ -20,10 +20,11 @@ from mbrl_async.types import Metrics
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 KIND_TAG = "kind"
-REPLAYS_TAG, REPRODUCES_TAG = "replays", "reproduces"
-"""Of a run that was made like another one: the id of that one."""
 SWEEP_KIND = "sweep"
 """What the tag `kind` says of the parent run of a sweep; the runs of jobs have no such tag."""
+
+REPLAYS_TAG, REPRODUCES_TAG = "replays", "reproduces"
+"""Of a run that was made like another one: the id of that one."""
 
 Step = tuple[StepRecord, Metrics, Counters]
 """What an `Observer` hears of."""

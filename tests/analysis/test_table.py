@@ -28,6 +28,16 @@ def complete(history: RunHistory) -> RunHistory:
     return dataclasses.replace(history, curves=curves)
 
 
+def log_finished(
+    client: MlflowClient, experiment: str, name: str, history: RunHistory, tags: dict[str, str] | None = None
+) -> None:
+    """A finished run with the last value of each curve."""
+    run = client.create_run(experiment_id(client, experiment), run_name=name, tags=tags)
+    for metric, values in history.curves.items():
+        client.log_metric(run.info.run_id, metric, values.values[-1])
+    client.set_terminated(run.info.run_id)
+
+
 def test_a_run_is_summarised_as_computed_by_hand(complete):
     line = summarise(complete, 10, 14)
     assert line.mean_return == 12.0  # of 10, 11, 12, 13, 14
@@ -51,10 +61,7 @@ def test_an_unknown_experiment_is_refused_with_its_name(monkeypatch, client: Mlf
 
 def test_a_sweeps_own_run_is_no_line(monkeypatch, capsys, complete, client: MlflowClient):
     sweep = open_sweep("tabled", client.tracking_uri, "tabled")
-    run = client.create_run(experiment_id(client, "tabled"), run_name="one job")
-    for name, values in complete.curves.items():
-        client.log_metric(run.info.run_id, name, values.values[-1])
-    client.set_terminated(run.info.run_id)
+    log_finished(client, "tabled", "one job", complete)
     close_sweep(sweep, "FINISHED")
     monkeypatch.setattr("sys.argv", ["table", "tabled", "--uri", client.tracking_uri, "--first", "0"])
     main()
@@ -70,10 +77,7 @@ def test_a_run_whose_collecting_takes_no_time_has_no_ratio(complete):
 
 def test_runs_that_were_made_like_others_do_not_count_again(monkeypatch, capsys, complete, client: MlflowClient):
     for name, tags in {"seed 0": {}, "replay": {"replays": "id"}, "reproduction": {"reproduces": "id"}}.items():
-        run = client.create_run(experiment_id(client, "again"), run_name=name, tags=tags)
-        for metric, values in complete.curves.items():
-            client.log_metric(run.info.run_id, metric, values.values[-1])
-        client.set_terminated(run.info.run_id)
+        log_finished(client, "again", name, complete, tags)
     monkeypatch.setattr("sys.argv", ["table", "again", "--uri", client.tracking_uri, "--first", "0"])
     main()
     printed = capsys.readouterr().out

@@ -175,6 +175,20 @@ def test_the_simulated_timeline_is_as_computed_by_hand():
     assert shares["share/blocked_collect"] == pytest.approx((0.758 - 0.008) / recorder.steps[-1][2].seconds)
 
 
+@schedules
+def test_a_simulated_step_has_all_that_was_finished_when_it_began(schedule):
+    # Four control steps of 0.4 s end together with four updates of 0.4 s, though the floats differ in the last bit.
+    backend = Simulated(torch_threads=ONE_THREAD, costs={LEARN_MODEL: 0.8, IMPROVE_POLICY: 0.4})
+    makers = fake_makers(Wires(), period=0.4)
+    rule = StopRule(20, None, None)
+    records = backend.run(makers, SCHEDULES[schedule], rule, StopSignal(), Recorder(), Forgetful()).records
+    producers = {"trajectories": COLLECT, "model": LEARN_MODEL, "policy": IMPROVE_POLICY}
+    for record in records:
+        for channel, version in record.pulled.items():
+            finished = [each for each in records if each.worker == producers[channel] and each.finish <= record.start]
+            assert version == len(finished), f"{record} began with an older {channel} than there was"
+
+
 @backends
 def test_an_idle_worker_is_not_asked_again_until_something_is_new(backend):
     wires = Wires()

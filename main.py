@@ -29,6 +29,7 @@ def run(cfg: DictConfig) -> float:
     from mbrl_async.job import Job, run_job
     from mbrl_async.replay import run_replay
     from mbrl_async.resume import resumed, use_folder_of
+    from mbrl_async.search_path import search_path_of
     from mbrl_async.sweeps.job import run_job_of_sweep
     from mbrl_async.tracking.store import TrackingError
 
@@ -36,7 +37,7 @@ def run(cfg: DictConfig) -> float:
     cfg.sweep.name = str(cfg.sweep.name)  # made of the time now: what a run saves has to be readable later
     job = Job(
         cfg=cfg,
-        overrides=list(hydra_cfg.overrides.task),
+        overrides=[*search_path_of(hydra_cfg.runtime.config_sources), *hydra_cfg.overrides.task],
         choices=dict(hydra_cfg.runtime.choices),
         output=Path(hydra_cfg.runtime.output_dir),
     )

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from mbrl_async.commands import CONFIG_DIRECTORY
 from mbrl_async.config import ConfigError
 from mbrl_async.refusals import explain
+from mbrl_async.search_path import relocated, settings_among
 from mbrl_async.tracking.errors import reason
 from mbrl_async.trust import require_trusted
 
@@ -93,16 +94,27 @@ def default_uri() -> str:
         return str(compose("config").tracking.uri)
 
 
+def all_overrides(recorded: RecordedRun, overrides: Sequence[str]) -> list[str]:
+    """The recorded overrides, then the new ones, which say last where the user's own folders are.
+
+    Raises:
+        ConfigError: one of these is not there.
+    """
+    return [*relocated(recorded.overrides, overrides), *settings_among(overrides)]
+
+
 def compose_again(recorded: RecordedRun, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     """The recorded configuration with new overrides on top, groups included, and the option chosen of each group.
 
     What the overrides do not change is as it was recorded, even if `conf/` has other defaults by now.
 
     Raises:
-        ConfigError: there is no such setting or option, or the recorded configuration would execute foreign code.
+        ConfigError: there is no such setting or option, the recorded configuration would execute foreign code, or a
+            folder that it came from is not there.
     """
-    before, _ = _compose(recorded.overrides, [])
-    after, choices = _compose(recorded.overrides, overrides)
+    said = relocated(recorded.overrides, overrides)
+    before, _ = _compose(said, [])
+    after, choices = _compose(said, settings_among(overrides))
     config = _on_top(recorded.config, before, after)
     require_trusted(config, overrides)
     return OmegaConf.create(config), choices

@@ -20,7 +20,7 @@ from mbrl_async.differences import COMPUTES, environment_differences
 from mbrl_async.distance import final_parameters, same_parameters
 from mbrl_async.experiment import Experiment, build_experiment
 from mbrl_async.job import Job, WorkerFailedError, run_job
-from mbrl_async.recorded import RecordedRun, compose_again, default_uri
+from mbrl_async.recorded import RecordedRun, all_overrides, compose_again, default_uri
 from mbrl_async.results import TRAJECTORIES_FILE
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.recovery import Forgetful
@@ -53,7 +53,7 @@ def run_replay(job: Job) -> float:
     recorded, cfg, choices = _prepare(job.cfg, job.overrides, job.output / RECORDED)
     tags = {**job.tags, REPLAYS_TAG: recorded.run_id}
     try:
-        overrides = [*recorded.overrides, *job.overrides]
+        overrides = all_overrides(recorded, job.overrides)
         score = run_job(replace(job, cfg=cfg, overrides=overrides, choices=choices, tags=tags))
     except WorkerFailedError as error:
         if isinstance(error.__cause__, DeviationError):

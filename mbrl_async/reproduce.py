@@ -22,7 +22,7 @@ from mbrl_async.differences import Difference, config_differences, environment_d
 from mbrl_async.distance import Distance, distance
 from mbrl_async.experiment import Experiment, build_experiment
 from mbrl_async.job import Job, WorkerFailedError, run_job
-from mbrl_async.recorded import RecordedRun, compose_again, default_uri
+from mbrl_async.recorded import RecordedRun, all_overrides, compose_again, default_uri
 from mbrl_async.replay import RECORDED
 from mbrl_async.runtime.trace import TRACE_FILE
 from mbrl_async.tracking.run import REPRODUCES_TAG
@@ -71,7 +71,7 @@ def reproduce(run_id: str, overrides: Sequence[str], uri: str, output: Path) -> 
     experiment = build_experiment(cfg)
     changed = config_differences(recorded, cfg)
     _tell(recorded, [*environment_differences(recorded, devices_of(cfg.devices)), *changed])
-    run_job(Job(cfg, [*recorded.overrides, *overrides], choices, output, {REPRODUCES_TAG: run_id}))
+    run_job(Job(cfg, all_overrides(recorded, overrides), choices, output, {REPRODUCES_TAG: run_id}))
     apart = distance(recorded, output)
     expected = _repeats(experiment) and not changed and recorded.has(TRACE_FILE) and is_repeatable(cfg.env)
     for line in _lines(apart, expected):

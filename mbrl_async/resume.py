@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.config import ConfigError
 from mbrl_async.job import CHECKPOINT, IDENTITY_FILE, OUTPUT_TAG, OVERRIDES_FILE, Job
+from mbrl_async.search_path import settings_among
 from mbrl_async.tracking.store import open_store
 from mbrl_async.trust import foreign_settings, require_trusted
 
@@ -48,11 +49,12 @@ def resumed(job: Job) -> Job:
     cfg = OmegaConf.load(output / "config.yaml")
     assert isinstance(cfg, DictConfig), "it was written by a job"
     config = OmegaConf.to_container(cfg)
-    trusted = [override for override in job.overrides if override.lstrip("+") in set(foreign_settings(config))]
-    _require_honourable([override for override in job.overrides if override not in trusted])
+    given = settings_among(job.overrides)  # nothing is looked for: the configuration is stored
+    trusted = [override for override in given if override.lstrip("+") in set(foreign_settings(config))]
+    _require_honourable([override for override in given if override not in trusted])
     require_trusted(config, trusted)
     cfg.tracking.uri = identity.tracking_uri  # absolute, wherever this process was started
-    changes = [override for override in job.overrides if not override.startswith("resume=")]
+    changes = [override for override in given if not override.startswith("resume=")]
     for change in changes:
         key = _key(change)
         OmegaConf.update(cfg, key, OmegaConf.select(job.cfg, key))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from mlflow import MlflowClient
 
 from mbrl_async.refusals import explain
 from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, options, small
@@ -37,6 +38,26 @@ def test_a_refusal_is_one_sentence_and_an_exit_status(tmp_path):
     assert result.returncode == 2
     assert result.stderr == "dynamics.ensemble.members=0 cannot be used: it should be greater than 0.\n"
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_the_users_own_task_is_replayed_from_anywhere(tmp_path):
+    folder = tmp_path / "my tasks"
+    (folder / "env").mkdir(parents=True)
+    (folder / "env" / "my_task.yaml").write_text("defaults: [linear_quadratic, _self_]\n")
+    small_but = [each for each in small(*FIXED_COSTS, "stop.trajectories=2") if each != "env=linear_quadratic"]
+    result = main(tmp_path, "--config-dir", "my tasks", "env=my_task", *small_but)
+    assert result.returncode == 0, result.stderr
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    (run,) = MlflowClient(store).search_runs(["1"])
+    (tmp_path / "elsewhere").mkdir()
+    replayed = ("backend=replay", f"replay.run_id={run.info.run_id}", f"tracking.uri={store}")
+    result = main(tmp_path / "elsewhere", *replayed)
+    assert result.returncode == 0, result.stderr
+    assert "identical to run" in result.stdout
+    resumed = (f"resume={run.info.run_id}", replayed[-1], "stop.trajectories=3")
+    result = main(tmp_path / "elsewhere", "--config-dir", str(folder), *resumed)
+    assert result.returncode == 0, result.stderr
 
 
 def test_help_is_ours(tmp_path):

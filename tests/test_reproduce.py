@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra.conf import ConfigSourceInfo
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
@@ -16,6 +17,7 @@ from mbrl_async.reproduce import main, reproduce
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, Schedule
 from mbrl_async.runtime.simulated import Simulated
 from mbrl_async.runtime.trace import StepRecord
+from mbrl_async.search_path import search_path, search_path_of
 from tests.recordings import altered, altered_line, no_figures, record
 from tests.small import FIXED_COSTS, composed
 
@@ -100,6 +102,48 @@ def test_another_group_option_takes_the_place_of_the_recorded_one(client, record
     assert "simulated" not in cfg, "its overrides have lost their object"
     assert cfg.algorithm.improvement["update"]._target_.endswith("PPO")
     assert cfg.algorithm.improvement.rollouts == 10, "as it was recorded"
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path) -> Path:
+    """A folder of the user's, whose name means something to Hydra's grammar, with a task in it."""
+    folder = tmp_path / "my tasks, [new]"
+    (folder / "env").mkdir(parents=True)
+    (folder / "env" / "my_task.yaml").write_text("defaults: [linear_quadratic, _self_]\n")
+    return folder
+
+
+@pytest.fixture
+def own_task(client: MlflowClient, own_folder: Path, tmp_path: Path) -> str:
+    """The id of a run of that task."""
+    where = search_path([f"file://{own_folder}"])
+    return record(client, tmp_path / tmp_path.name, *where, *FIXED_COSTS, "env=my_task", "stop.trajectories=2")
+
+
+def test_a_run_of_the_users_own_task_can_be_reproduced_also_where_its_folder_moved(
+    client, own_task, own_folder, tmp_path, capsys
+):
+    assert reproduce(own_task, [], client.tracking_uri, tmp_path / "there") == 0
+    assert "identical in all " in capsys.readouterr().out
+    moved = own_folder.rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=r"new\], where this run had configuration of its own, is not there: say"):
+        reproduce(own_task, [], client.tracking_uri, tmp_path / "lost")
+    now = search_path([f"file://{moved}"])
+    assert reproduce(own_task, [*now, "seed=1"], client.tracking_uri, tmp_path / "moved run") == 0
+    overrides = (tmp_path / "moved run" / "overrides.txt").read_text().splitlines()
+    assert overrides[0] == now[0], "from there on it is found"
+    assert sum(override.startswith("hydra.searchpath") for override in overrides) == 1
+
+
+def test_the_search_path_is_the_users_own_and_is_written_for_hydra():
+    sources = [
+        ConfigSourceInfo("hydra.conf", "pkg", "hydra"),
+        ConfigSourceInfo("/program/conf", "file", "main"),
+        ConfigSourceInfo("my.package", "pkg", "hydra.searchpath in command-line"),
+        ConfigSourceInfo("/it's mine", "file", "command-line"),
+    ]
+    assert search_path_of(sources) == ["hydra.searchpath=['pkg://my.package','file:///it\\'s mine']"]
+    assert search_path_of(sources[:2]) == []
 
 
 def test_an_unknown_setting_is_refused_in_a_sentence(client, recording, tmp_path):

@@ -18,6 +18,7 @@ from mbrl_async.commands import CONFIG_DIRECTORY, command_settings
 from mbrl_async.config import STRICT, ConfigError, build
 from mbrl_async.robot.interface import RobotError
 from mbrl_async.robot.server import RobotServer
+from mbrl_async.search_path import search_path
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def make_server(settings: Settings) -> RobotServer:
 def _robot(settings: Settings) -> DictConfig:
     overrides = [f"env={settings.env}", f"env/robot={settings.robot}"]
     if settings.config_dir is not None:
-        overrides.append(f"hydra.searchpath=[file://{Path(settings.config_dir).resolve()}]")
+        overrides += search_path([f"file://{Path(settings.config_dir).resolve()}"])
     try:
         with initialize_config_dir(str(CONFIG_DIRECTORY), version_base="1.3"):
             robot: DictConfig = compose("config", overrides=overrides).env.robot

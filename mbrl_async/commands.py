@@ -12,7 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
-from mbrl_async.config import STRICT, ConfigError, checked
+from mbrl_async.config import ConfigError, checked
+from mbrl_async.settings import STRICT
 
 CONFIG_DIRECTORY = Path(__file__).parents[1] / "conf"
 

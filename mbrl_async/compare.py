@@ -20,8 +20,9 @@ from mbrl_async.analysis.report import RUNS_FILE, make_tables, write_report
 from mbrl_async.analysis.series import ComparedRun
 from mbrl_async.analysis.statistics import Resampling
 from mbrl_async.commands import CONFIG_DIRECTORY, Tracking, command_settings, output_folder
-from mbrl_async.config import STRICT, ConfigError, alternatives
+from mbrl_async.config import ConfigError, alternatives
 from mbrl_async.selection import Selection, select
+from mbrl_async.settings import STRICT
 from mbrl_async.tracking.store import TrackingError, open_store
 
 ARTIFACT_FOLDER = "comparison"

@@ -1,144 +1,31 @@
 """Refuses, before a run starts, every configuration that cannot be meant, in one sentence a mistake.
 
 The values live in `conf/`. What they may be is said where they are used: in the signature of the component that
-`_target_` names, and for the settings of the run in `Settings` below.
+`_target_` names, and for the settings of the run in `Settings`.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    create_model,
-)
+from pydantic import BaseModel, ValidationError, create_model
 
+from mbrl_async.settings import STRICT, Settings
 from mbrl_async.types import PerCollector
-
-STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True, allow_inf_nan=False)
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message is for the user."""
-
-
-class Pace(BaseModel):
-    """How fast the real system's time passes."""
-
-    model_config = STRICT
-    factor: NonNegativeFloat
-
-
-Device = Literal["cpu", "cuda"]
-
-
-class Devices(BaseModel):
-    """Where each worker computes, and all of several collectors; a policy acts on the CPU whatever they have."""
-
-    model_config = STRICT
-    collect: Device
-    learn_model: Device
-    improve_policy: Device
-
-
-class TorchThreads(BaseModel):
-    """Threads within one operation of torch, for each worker, and each of several collectors."""
-
-    model_config = STRICT
-    collect: PositiveInt
-    learn_model: PositiveInt
-    improve_policy: PositiveInt
-
-
-class Checkpoint(BaseModel):
-    """When a snapshot of the whole run is made, and how many are kept."""
-
-    model_config = STRICT
-    every_trajectories: PositiveInt | None
-    every_seconds: PositiveFloat | None
-    keep: PositiveInt
-
-
-class Tracking(BaseModel):
-    """Where the run is recorded."""
-
-    model_config = STRICT
-    uri: str
-    experiment: str
-
-
-class SweepSettings(BaseModel):
-    """Several runs as one."""
-
-    model_config = STRICT
-    name: Annotated[str, Field(pattern=r"^\w[\w.:+-]*(/\w[\w.:+-]*)*$")]
-    """Of its folder below `multirun/`, and of its run in MLflow."""
-
-
-class ReplaySettings(BaseModel):
-    """Which recorded run is executed again, and how."""
-
-    model_config = STRICT
-    run_id: str
-    trace: str
-    until: int | str | None
-    trajectories: Literal["auto", "simulated", "recorded"]
-    environment: Literal["same", "any"]
-
-
-class Settings(BaseModel):
-    """The settings of a run, besides those of its components."""
-
-    model_config = STRICT
-    seed: NonNegativeInt
-    collectors: PositiveInt = 1  # a run that was recorded before there could be several does not say it
-    device: Device
-    devices: Devices
-    pace: Pace
-    torch_threads: TorchThreads
-    matmul_precision: Literal["highest", "high", "medium"]
-    tracking: Tracking
-    sweep: SweepSettings
-    checkpoint: Checkpoint
-    resume: str | None
-    # Numbers that the schedule refers to, and the costs that the simulated backend refers to: checked there.
-    iteration: dict[str, PositiveInt] = {}
-    simulated: dict[str, Any] = {}
-    replay: ReplaySettings | None = None
-    # Components: checked against the signature of their _target_.
-    env: dict[str, Any]
-    dynamics: dict[str, Any]
-    policy: dict[str, Any]
-    algorithm: dict[str, Any]
-    schedule: dict[str, Any]
-    backend: dict[str, Any]
-    stop: dict[str, Any]
-
-    @property
-    def computes_on(self) -> Device:
-        """See `devices_of`."""
-        return devices_of(self.devices.model_dump())
-
-
-def devices_of(devices: Mapping[str, Device]) -> Device:
-    """The one that decides what a run can be compared with: a GPU if any worker has one."""
-    return "cuda" if "cuda" in devices.values() else "cpu"
 
 
 def validate(cfg: DictConfig) -> Settings:
@@ -305,3 +192,24 @@ def _refuse_unread(cfg: DictConfig, owner: str, reader: str) -> None:
     for name in cfg[owner]:
         if f"${{{owner}.{name}}}" not in text:
             raise ConfigError(f"{owner}.{name}={cfg[owner][name]} is read by nobody: this {reader} has no such number.")
+
+
+def require_read(cfg: DictConfig) -> None:
+    """Refuse what is directly below `dynamics` or `algorithm`, is no component, and is referred to from nowhere.
+
+    Raises:
+        ConfigError: with the setting that was probably meant.
+    """
+    settings: Any = OmegaConf.to_container(cfg, resolve=False)
+    for owner in ("dynamics", "algorithm"):
+        for name, value in settings[owner].items():
+            referred_to = re.search(rf"\$\{{(?:\.+|{owner}\.){re.escape(name)}\b", str(settings))
+            if referred_to is None and not any(components(value)):
+                raise ConfigError(f"{owner}.{name}={value} is read by nobody: {_meant(settings[owner], owner, name)}")
+
+
+def _meant(node: Mapping[str, Any], key: str, name: str) -> str:
+    """Where else below `key` there is a setting of this name, or what there is."""
+    found = [f"{key}.{child}.{name}" for child, below in node.items() if isinstance(below, dict) and name in below]
+    others = [child for child in node if child != name]
+    return f"did you mean {' or '.join(found)}?" if found else alternatives(name, others)

@@ -27,7 +27,7 @@ from mbrl_async.checkpoint.codec import CheckpointError
 from mbrl_async.checkpoint.snapshots import read_snapshot
 from mbrl_async.collectors import build_first
 from mbrl_async.commands import Tracking, command_settings, output_folder
-from mbrl_async.config import STRICT, ConfigError
+from mbrl_async.config import ConfigError
 from mbrl_async.envs.task import Task
 from mbrl_async.evaluation import play, record
 from mbrl_async.players import (
@@ -40,6 +40,7 @@ from mbrl_async.players import (
     policy_players,
 )
 from mbrl_async.results import MODEL_FILE, POLICY_FILE
+from mbrl_async.settings import STRICT
 from mbrl_async.tracking.store import TrackingError, open_store
 from mbrl_async.trust import foreign_targets
 from mbrl_async.types import NonFiniteError, Parameters

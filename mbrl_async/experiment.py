@@ -11,7 +11,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.collectors import build_first, require_one_each
-from mbrl_async.config import ConfigError, Settings, build, validate
+from mbrl_async.config import ConfigError, build, require_read, validate
 from mbrl_async.envs.task import Task
 from mbrl_async.runtime.backend import Backend
 from mbrl_async.runtime.channels import Latest, Stream
@@ -19,6 +19,7 @@ from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, WORKERS, Schedule
 from mbrl_async.runtime.stop import StopRule, StopSignal
 from mbrl_async.runtime.worker import WorkerMaker
+from mbrl_async.settings import Settings
 from mbrl_async.types import TaskSpec
 from mbrl_async.wiring import Channels, worker_makers
 
@@ -51,6 +52,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     channels = Channels(Stream(), Latest(), Latest())
     makers = worker_makers(configuration, settings.collectors, _spec(cfg), channels)
     _rehearse(makers)
+    require_read(cfg)
     return Experiment(
         settings=settings,
         channels=channels,

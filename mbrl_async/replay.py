@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from mbrl_async.collectors import is_repeatable
-from mbrl_async.config import ConfigError, devices_of
+from mbrl_async.config import ConfigError
 from mbrl_async.differences import COMPUTES, environment_differences
 from mbrl_async.distance import final_parameters, same_parameters
 from mbrl_async.experiment import Experiment, build_experiment
@@ -30,6 +30,7 @@ from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.runtime.trace import TRACE_FILE, Counters, StepRecord, read_trace
 from mbrl_async.runtime.worker import Worker, WorkerMaker
+from mbrl_async.settings import devices_of
 from mbrl_async.tracking.run import REPLAYS_TAG
 from mbrl_async.tracking.store import open_store
 from mbrl_async.types import Clock, Metrics

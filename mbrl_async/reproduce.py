@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mbrl_async.checkpoint.codec import CheckpointError
 from mbrl_async.collectors import is_repeatable
-from mbrl_async.config import ConfigError, devices_of
+from mbrl_async.config import ConfigError
 from mbrl_async.differences import Difference, config_differences, environment_differences
 from mbrl_async.distance import Distance, distance
 from mbrl_async.experiment import Experiment, build_experiment
@@ -25,6 +25,7 @@ from mbrl_async.job import Job, WorkerFailedError, run_job
 from mbrl_async.recorded import RecordedRun, all_overrides, compose_again, default_uri
 from mbrl_async.replay import RECORDED
 from mbrl_async.runtime.trace import TRACE_FILE
+from mbrl_async.settings import devices_of
 from mbrl_async.tracking.run import REPRODUCES_TAG
 from mbrl_async.tracking.store import TrackingError, open_store
 

@@ -162,6 +162,15 @@ def test_the_help_lists_every_group_and_every_option():
         (("schedule.cycle=[{collect: -1}]",), r"schedule\.cycle: collect=-1 is no number of steps"),
         (("schedule=sync", "iteration.rollouts=0"), r"iteration\.rollouts=0 .* greater than 0"),
         (("schedule=sync", "+iteration.turns=3"), r"iteration\.turns=3 is read by nobody"),
+        (
+            ("+dynamics.learning_rate=0.5",),
+            r"=0\.5 is read by nobody: did you mean dynamics\.training\.learning_rate\?",
+        ),
+        (
+            ("schedule=sync", "+algorithm.rollouts=7"),
+            r"rollouts=7 is read by nobody: did you mean algorithm\.improvement\.rollouts\?",
+        ),
+        (("+dynamics.bufer=3",), r"dynamics\.bufer=3 is read by nobody: did you mean buffer\?"),
         (("backend=simulated", "simulated.costs=fast"), r"simulated\.costs=fast cannot be used"),
         (
             ("backend=simulated", "simulated.costs.learn_model=0"),

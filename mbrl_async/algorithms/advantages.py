@@ -115,14 +115,15 @@ def generalised_advantages(rewards: Tensor, values: Tensor, discount: float, gae
 def normalise(advantages: Tensor, happened: Tensor) -> Tensor:
     """Shift and scale the steps of each task that happened to mean 0 and standard deviation 1; the others become 0.
 
-    Equal advantages become 0, too. Both arguments are (T, ..., R).
+    Equal advantages become 0, too: their mean is exact in double precision. Both arguments are (T, ..., R).
     """
     batch = (0, -1)
-    share = happened.to(advantages.dtype).mean(batch, keepdim=True)
-    mean = torch.where(happened, advantages, 0.0).mean(batch, keepdim=True) / share
-    centred = torch.where(happened, advantages - mean, 0.0)
-    std = centred.std(batch, correction=0, keepdim=True) / share.sqrt()
-    return centred / (std + SMALLEST_STD)
+    exact = advantages.double()
+    number = happened.sum(batch, keepdim=True)
+    mean = torch.where(happened, exact, 0.0).sum(batch, keepdim=True) / number
+    centred = torch.where(happened, exact - mean, 0.0)
+    std = (centred.square().sum(batch, keepdim=True) / number).sqrt()
+    return (centred / (std + SMALLEST_STD)).to(advantages.dtype)
 
 
 def _at(steps: Tensor, values: Tensor) -> Tensor:

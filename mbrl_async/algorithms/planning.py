@@ -83,7 +83,7 @@ class CrossEntropyMethod:
     ) -> None:
         self.candidates = candidates
         self._iterations = iterations
-        self._elites = int(candidates * elite_share)
+        self._elites = round(candidates * elite_share)
         self._initial_std = initial_std
         if self._elites < 2:
             raise ValueError(

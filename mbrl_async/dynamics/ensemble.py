@@ -88,7 +88,8 @@ class Ensemble(torch.nn.Module):
         """The least and the greatest observation that each member predicts, both (M, 1, O)."""
         size = self._shapes[0][1]
         mean, std = self.input_normaliser.mean[..., :size], self.input_normaliser.std[..., :size]
-        reach = torch.inf if self._observation_deviations is None else self._observation_deviations * std
+        deviations = torch.inf if self._observation_deviations is None else self._observation_deviations
+        reach = torch.where(std == 0, torch.inf, deviations * std)  # what never changed stays where a rollout began
         limit = self._observation_limit
         return (mean - reach).clamp(-limit, limit), (mean + reach).clamp(-limit, limit)
 

@@ -15,10 +15,11 @@ from omegaconf import DictConfig
 from pydantic import BaseModel, PositiveInt
 
 from mbrl_async.commands import CONFIG_DIRECTORY, command_settings
-from mbrl_async.config import STRICT, ConfigError, build
+from mbrl_async.config import ConfigError, build
 from mbrl_async.robot.interface import RobotError
 from mbrl_async.robot.server import RobotServer
 from mbrl_async.search_path import search_path
+from mbrl_async.settings import STRICT
 
 logger = logging.getLogger(__name__)
 

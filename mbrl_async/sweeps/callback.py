@@ -53,7 +53,8 @@ class RecordSweep(Callback):
         Raises:
             SystemExit: MLflow cannot be used as configured, or the sweep goes on already.
         """
-        from mbrl_async.config import ConfigError, SweepSettings, checked
+        from mbrl_async.config import ConfigError, checked
+        from mbrl_async.settings import SweepSettings
         from mbrl_async.sweeps.outcome import forget_outcomes
         from mbrl_async.sweeps.record import open_sweep
         from mbrl_async.tracking.store import TrackingError

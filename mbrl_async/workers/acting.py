@@ -105,19 +105,35 @@ class PolicyActor:
 
 
 class AdaptedPolicyActor(PolicyActor):
-    """Samples, for each trajectory, from one of the newest policies that tasks have adapted; all are alike probable."""
+    """Samples, for each trajectory, from one of the newest policies that tasks have adapted; all are alike probable.
+
+    Which one is drawn with the first action: whoever goes on from a state that was taken after `pull` may pull again.
+    """
+
+    _begins = True
 
     def pull(self) -> None:
-        """Take the newest policies, and one of them for the trajectory that begins."""
+        """Take the newest policies."""
         super().pull()
-        if self.acting is not None:
-            policies = adapted_policies(self.acting.parameters)
-            chosen = int(torch.randint(len(policies), (), generator=self._generator))
-            self._policy.load_state_dict(policies[chosen])
+        self._begins = True
 
     def take(self, acting: Versioned | None) -> None:
         """Draw from these at the next trajectory; until then go on with the parameters that there are."""
         self.acting = acting
+
+    def act(self, observation: FloatArray) -> FloatArray:
+        """See `Actor`."""
+        if self._begins and self.acting is not None:
+            policies = adapted_policies(self.acting.parameters)
+            chosen = int(torch.randint(len(policies), (), generator=self._generator))
+            self._policy.load_state_dict(policies[chosen])
+        self._begins = False
+        return super().act(observation)
+
+    def load_state_dict(self, state: State) -> None:
+        """The inverse of `state_dict`; no state is taken within a trajectory."""
+        super().load_state_dict(state)
+        self._begins = True
 
 
 class PlanningActor:
@@ -187,8 +203,9 @@ class PlanningActor:
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: State) -> None:
-        """The inverse of `state_dict`."""
+        """The inverse of `state_dict`; also after a part of a trajectory, which then begins again."""
         self._generator.set_state(state["generator"])
+        self._guess = self._first_guess()
 
     def _first_guess(self) -> Tensor:
         return self._planner.first_guess(self._task.spec.action_size).to(self._device)

@@ -107,6 +107,15 @@ def test_a_plan_without_its_first_action():
     assert shifted(plan).tolist() == [[2.0, 3.0], [4.0, 5.0], [0.0, 0.0]]
 
 
+def test_the_number_of_elites_is_rounded_not_cut_off():
+    # 100 x 0.29 is 28.999... in floats. Candidates are worth their rank, so the mean of the elites counts them.
+    cem = CrossEntropyMethod(candidates=100, iterations=1, elite_share=0.29, initial_std=0.1)
+    ranks = torch.arange(100.0)
+    drawn: list[Tensor] = []
+    plan = cem.search(lambda plans: (drawn.append(plans.clone()), ranks)[1], torch.zeros(HORIZON, ACTIONS), generator())
+    torch.testing.assert_close(plan, drawn[0][:, -29:].mean(1))
+
+
 def test_what_cannot_be_meant_is_refused():
     with pytest.raises(ValueError, match=r"elite_share=0\.1 of candidates=10 leaves 1 elites"):
         CrossEntropyMethod(candidates=10, iterations=1, elite_share=0.1, initial_std=0.5)

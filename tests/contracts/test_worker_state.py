@@ -11,6 +11,7 @@ import torch
 
 from mbrl_async.experiment import Experiment, build_experiment
 from mbrl_async.runtime.clock import VirtualClock
+from mbrl_async.runtime.schedule import COLLECT
 from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.runtime.worker import Worker
 from mbrl_async.types import INPUTS, State
@@ -104,6 +105,20 @@ def test_a_state_that_was_taken_between_pull_and_step_leads_to_the_same_step(alg
         assert worker.step().metrics == restored.workers[name].step().metrics
         assert dict(worker.pulled) == dict(restored.workers[name].pulled)
         worker.push()
+
+
+@algorithms
+def test_a_collector_that_goes_on_from_such_a_state_may_also_pull_again(algorithm):
+    """A step in the real system is not done again: after an interruption its worker begins another, and pulls."""
+    original, restored = Bench(algorithm, seed=0), Bench(algorithm, seed=1)
+    for _ in range(ROUNDS):
+        original.round()
+    collector, other = original.workers[COLLECT], restored.workers[COLLECT]
+    assert collector.pull()
+    restored.take_over(original.published(), original.states())
+    assert other.pull()
+    assert collector.step().metrics == other.step().metrics
+    assert differences(collector.state_dict(), other.state_dict()) == []
 
 
 @algorithms

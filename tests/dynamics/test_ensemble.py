@@ -115,6 +115,20 @@ def test_predictions_stay_within_so_many_deviations_of_each_members_data(make_en
     assert predicted.abs().max() == 50.0, "the limit holds beside the deviations"
 
 
+def test_what_was_constant_in_the_data_stays_where_a_rollout_began_whatever_the_deviations(
+    make_ensemble, make_buffer
+) -> None:
+    rows = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    rows[:, 2] = 0.15  # a target, the same in every trajectory so far
+    buffer, ensemble = make_buffer(), make_ensemble(deviations=5.0)
+    buffer.append(Transitions(rows, torch.zeros(300, 2), rows))
+    ensemble.fit_normalisation(buffer.train)
+    observations = torch.zeros(3, 2, 3)
+    observations[..., 2] = torch.tensor([-0.12, 0.07])
+    predicted = ensemble.predictor().predict(observations, torch.zeros(3, 2, 2), DRAW)
+    assert torch.equal(predicted[..., 2], observations[..., 2])
+
+
 def test_signals_are_learned_and_predicted_in_their_own_units(make_ensemble, make_buffer) -> None:
     generator = torch.Generator().manual_seed(0)
     observations = torch.randn(200, 3, generator=generator)

@@ -25,6 +25,14 @@ class Tracking(BaseModel):
     uri: str
 
 
+def help_wanted(name: str, arguments: Sequence[str]) -> bool:
+    """Whether the command line asks what there is to set; that is printed then."""
+    wanted = not {"-h", "--help"}.isdisjoint(arguments)
+    if wanted:
+        print(f"Settings, each written KEY=VALUE:\n\n{(CONFIG_DIRECTORY / f'{name}.yaml').read_text()}", end="")  # noqa: T201
+    return wanted
+
+
 def output_folder(path: str) -> Path:
     """The folder, which is made.
 

@@ -19,7 +19,7 @@ from mbrl_async.analysis.objectives import OUTCOMES, Objective
 from mbrl_async.analysis.report import RUNS_FILE, make_tables, write_report
 from mbrl_async.analysis.series import ComparedRun
 from mbrl_async.analysis.statistics import Resampling
-from mbrl_async.commands import CONFIG_DIRECTORY, Tracking, command_settings, output_folder
+from mbrl_async.commands import CONFIG_DIRECTORY, Tracking, command_settings, help_wanted, output_folder
 from mbrl_async.config import ConfigError, alternatives
 from mbrl_async.selection import Selection, select
 from mbrl_async.settings import STRICT
@@ -132,6 +132,8 @@ def _print(console: Console, title: str, header: Sequence[str], rows: Sequence[S
 
 def main() -> int:
     """Compare what the command line names; the exit status: 0, or 2 if that cannot be done."""
+    if help_wanted("compare", sys.argv[1:]):
+        return 0
     try:
         compare_and_print(read_settings(sys.argv[1:]), Console())
     except (ConfigError, TrackingError, NothingToCompareError, UnreadableRunsError) as error:

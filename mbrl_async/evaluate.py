@@ -26,7 +26,7 @@ from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, mean
 from mbrl_async.checkpoint.codec import CheckpointError
 from mbrl_async.checkpoint.snapshots import read_snapshot
 from mbrl_async.collectors import build_first
-from mbrl_async.commands import Tracking, command_settings, output_folder
+from mbrl_async.commands import Tracking, command_settings, help_wanted, output_folder
 from mbrl_async.config import ConfigError
 from mbrl_async.envs.task import Task
 from mbrl_async.evaluation import play, record
@@ -262,6 +262,8 @@ def _print(console: Console, settings: Settings, estimates: Mapping[str, Estimat
 
 def main(arguments: Sequence[str]) -> int:
     """Play what the command line names; the exit status: 0, or 2 if that cannot be done."""
+    if help_wanted("evaluate", arguments):
+        return 0
     try:
         if not arguments or "=" in arguments[0]:
             raise ConfigError("Write python -m mbrl_async.evaluate RUN_ID, with the id of a run from mlflow ui.")

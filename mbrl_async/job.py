@@ -188,6 +188,7 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
         delivered = run.finish(STATUS[ending])
     figures = _draw(job, client, run) if delivered and not stop.interrupted else []
     display.summary(
+        run_id=run.run_id,
         ending=ending.value,
         figures=figures,
         user_interface=user_interface(client.tracking_uri),

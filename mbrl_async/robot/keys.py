@@ -59,14 +59,14 @@ def _certificate(path: Path) -> tuple[bytes, bytes | None]:
         return zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
         raise RobotError(
-            f"{path} holds no key: make keys with python -m mbrl_async.robot.keys FOLDER, and copy from the robot's "
-            f"computer what the client needs ({SERVER}.key and {CLIENT}.key_secret)."
+            f"{path} holds no key: make keys with python -m mbrl_async.robot.keys FOLDER on both computers, and give "
+            f"the client the server's {SERVER}.key and the server the client's {CLIENT}.key, in {ADMITTED}/."
         ) from error
 
 
 def main(arguments: Sequence[str]) -> int:
     """Make keys in the folder that the command line names; the exit status."""
-    if len(arguments) != 1:
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         print("Write python -m mbrl_async.robot.keys FOLDER.", file=sys.stderr)  # noqa: T201
         return 2
     try:

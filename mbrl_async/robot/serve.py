@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from pydantic import BaseModel, PositiveInt
 
-from mbrl_async.commands import CONFIG_DIRECTORY, command_settings
+from mbrl_async.commands import CONFIG_DIRECTORY, command_settings, help_wanted
 from mbrl_async.config import ConfigError, build
 from mbrl_async.robot.interface import RobotError
 from mbrl_async.robot.server import RobotServer
@@ -69,6 +69,8 @@ def _robot(settings: Settings) -> DictConfig:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal; the exit status: 0, or 2 if that cannot be done."""
+    if help_wanted("serve", arguments):
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -72,17 +72,18 @@ class Display:
         """Remember the newest numbers."""
         self._progress.on_step(record, metrics, counters)
 
-    def summary(self, *, ending: str, figures: Sequence[Path], user_interface: str, page: str) -> None:
+    def summary(self, *, ending: str, figures: Sequence[Path], run_id: str, user_interface: str, page: str) -> None:
         """Print how the run ended and what came out.
 
         Args:
             ending: completes the sentence "The run ...".
             figures: the files that were drawn.
+            run_id: MLflow's, by which other commands name the run.
             user_interface: the command that opens MLflow's pages, from `mbrl_async.tracking.store.user_interface`.
             page: the one of them to begin with, from `mbrl_async.tracking.store.charts_page`.
         """
         self._console.print(summary_view(self._title, ending, self._progress.snapshot(), figures))
-        for line in (f"all curves: {user_interface}", f"shown at:   {page}"):
+        for line in (f"run id:     {run_id}", f"all curves: {user_interface}", f"shown at:   {page}"):
             # In one line, however long, because it is there to be copied.
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -132,7 +132,8 @@ def test_the_summary_has_the_results_and_a_command_that_can_be_copied(terminal: 
     page = "http://127.0.0.1:5000/#/experiments/" + "1" * 80
     with display_on(console) as display:
         run_to(display, 12)
-    display.summary(ending="reached its stop rule", figures=[Path("a/return.png")], user_interface=command, page=page)
+    figures = [Path("a/return.png")]
+    display.summary(ending="reached its stop rule", figures=figures, run_id="0f3a", user_interface=command, page=page)
     summary = text_of(console).split("hopper · async: ")[-1]
     rows = {" ".join(line.split()) for line in summary.splitlines()}
     assert rows >= {
@@ -144,6 +145,7 @@ def test_the_summary_has_the_results_and_a_command_that_can_be_copied(terminal: 
         "policy updates per trajectory 33",
         "model epochs per trajectory 9",
         "figures a/return.png",
+        "run id: 0f3a",
         f"all curves: {command}",
         f"shown at: {page}",
     }
@@ -153,7 +155,7 @@ def test_the_summary_of_a_run_without_a_trajectory_invents_no_numbers():
     console = recorded_console(terminal=False)
     with display_on(console) as display:
         pass
-    display.summary(ending="failed", figures=[], user_interface="mlflow ui", page="http://host")
+    display.summary(ending="failed", figures=[], run_id="0f3a", user_interface="mlflow ui", page="http://host")
     rows = {" ".join(line.split()) for line in text_of(console).splitlines()}
     assert {"return, mean of the last 10 –", "run / collection time –"} <= rows
 
@@ -166,7 +168,9 @@ def test_only_those_who_work_are_shown():
         display.on_step(
             StepRecord("improve_policy", 1, 0, 1, {"trajectories": 1}), update, Counters(1, 200, 10.0, 10.0)
         )
-    display.summary(ending="reached its stop rule", figures=[], user_interface="mlflow ui", page="http://host")
+    display.summary(
+        ending="reached its stop rule", figures=[], run_id="0f3a", user_interface="mlflow ui", page="http://host"
+    )
     screen, summary = text_of(console).split("hopper · async")[-2:]
     row = next(line for line in screen.splitlines() if line.startswith("improve_policy"))
     assert row.split()[-3:] == ["trajectories", "2", "–"]

@@ -58,7 +58,7 @@ STATUS: Mapping[Ending, Status] = {
     Ending.FAILED: "FAILED",
     Ending.KILLED: "KILLED",
 }
-ARTIFACT_SECONDS: Mapping[Ending, float] = {Ending.FINISHED: 60.0, Ending.FAILED: 60.0, Ending.KILLED: 0.9}
+ARTIFACT_SECONDS: Mapping[Ending, float] = {Ending.FINISHED: 60.0, Ending.FAILED: 60.0, Ending.KILLED: 0.8}
 """How long MLflow may take for the files of a run; an interrupted one has to end within five seconds in all."""
 
 log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import imageio.v2
@@ -15,21 +16,24 @@ import torch
 from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mbrl_async.checkpoint.snapshots import SavedSnapshot, SnapshotFolder
 from mbrl_async.commands import command_settings
 from mbrl_async.config import ConfigError, build
 from mbrl_async.dynamics.ensemble import Ensemble
+from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.envs.mujoco_tasks import InvertedPendulum
 from mbrl_async.evaluate import Settings, evaluate, main
 from mbrl_async.evaluation import mean_action, play, record, sampled_action
 from mbrl_async.players import computing_as_its_collector
+from mbrl_async.policies.adapted import with_adapted
+from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.supplies import torch_generator
 from mbrl_async.tracking.store import experiment_id
-from mbrl_async.types import TaskStep
+from mbrl_async.types import Parameters, TaskStep
 from mbrl_async.wiring import Channels
 from mbrl_async.workers.acting import PlanningActor
 from tests.recordings import no_figures
@@ -42,16 +46,19 @@ SHORT = ("env=inverted_pendulum", "env.horizon=5")
 def make_run(client: MlflowClient, folder: Path, *overrides: str) -> str:
     """A run with a configuration and a policy whose parameters are all 0.1."""
     cfg = composed(*SMALL, *overrides)
-    task = build(cfg.env)
-    sizes = {"observation_size": task.spec.observation_size, "action_size": task.spec.action_size}
-    policy = build(cfg.policy, **sizes, generator=torch.Generator(), device="cpu")
-    save_file(
-        {name: torch.full_like(each, 0.1) for name, each in policy.state_dict().items()}, folder / "policy.safetensors"
-    )
+    parameters = new_policy(cfg).state_dict()
+    save_file({name: torch.full_like(each, 0.1) for name, each in parameters.items()}, folder / "policy.safetensors")
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
     run = client.create_run(experiment_id(client, "evaluated"))
     client.log_artifacts(run.info.run_id, str(folder))
     return str(run.info.run_id)
+
+
+def new_policy(cfg: DictConfig) -> GaussianMLP:
+    spec = build(cfg.env).spec
+    sizes = {"observation_size": spec.observation_size, "action_size": spec.action_size}
+    made: GaussianMLP = build(cfg.policy, **sizes, generator=torch.Generator(), device="cpu")
+    return made
 
 
 def make_planner_run(client: MlflowClient, folder: Path, *overrides: str) -> str:
@@ -71,9 +78,20 @@ def new_ensemble(cfg: DictConfig) -> Ensemble:
     return made
 
 
+def saved_snapshot(channels: Channels, directory: Path) -> Path:
+    """The folder of a snapshot that holds the channels."""
+    folder = directory / "snapshots"
+    SnapshotFolder(folder, keep=1).save(SavedSnapshot(Snapshot(1, {}, {}), channels.state_dict()))
+    return next(folder.iterdir())
+
+
 def settings(client: MlflowClient, output: Path, *arguments: str) -> Settings:
     given = [f"tracking.uri={client.tracking_uri}", f"output={output}", "episodes=4", *arguments]
     return command_settings("evaluate", given, Settings)
+
+
+class Foreign(LinearQuadratic):
+    """A task from outside the package."""
 
 
 class Counting:
@@ -163,15 +181,17 @@ def test_one_episode_has_no_interval(client: MlflowClient, tmp_path: Path):
     assert screen.getvalue().count("not possible: one episode") == 2
 
 
-def test_a_video_shows_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Thirty pictures a second at most: of a control step every 0.04 s each is shown."""
+@pytest.mark.parametrize(("period", "pictures", "rate"), [(0.04, 10, 25), (0.008, 2, 25)])
+def test_a_video_shows_real_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period: float, pictures: int, rate: int
+):
+    """Thirty pictures a second at most: of a control step every 0.04 s each is shown, of one every 0.008 s a fifth."""
     picture = np.zeros((48, 64, 3), np.uint8)
-    monkeypatch.setattr(InvertedPendulum, "draw", lambda self: picture)
-    task = InvertedPendulum(horizon=10)
-    record(task, lambda observation: observation[:1], np.random.default_rng(0), tmp_path / "a.mp4")
+    monkeypatch.setattr(LinearQuadratic, "draw", lambda self: picture, raising=False)
+    task = LinearQuadratic(horizon=10, control_period=period)
+    record(task, lambda observation: observation[:2], np.random.default_rng(0), tmp_path / "a.mp4")
     video = imageio.v2.get_reader(tmp_path / "a.mp4")
-    assert (video.count_frames(), video.get_meta_data()["fps"]) == (10, 25)
-    task.close()
+    assert (video.count_frames(), video.get_meta_data()["fps"]) == (pictures, rate)
 
 
 def test_an_episode_is_the_same_with_a_video_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -182,6 +202,38 @@ def test_an_episode_is_the_same_with_a_video_and_without(tmp_path: Path, monkeyp
         seen = record(task, lambda observation: observation[:1], filmed, tmp_path / "a.mp4")
         assert seen == play(task, lambda observation: observation[:1], played)
     task.close()
+
+
+def returns_by_hand(configuration: Path, parameters: Parameters) -> list[float]:
+    """Of four episodes of the policy with these parameters, without exploring."""
+    cfg = OmegaConf.load(configuration)
+    policy, task, starts = new_policy(cfg), build(cfg.env), np.random.default_rng(0)
+    policy.load_state_dict(parameters)
+    return [play(task, partial(mean_action, policy), starts) for _ in range(4)]
+
+
+def test_a_policy_plays_as_it_was_in_a_snapshot(client: MlflowClient, tmp_path: Path):
+    run_id = make_run(client, tmp_path)
+    earlier = {name: -each for name, each in load_file(tmp_path / "policy.safetensors").items()}
+    channels = Channels(Stream(), Latest(), Latest())
+    channels.policies.put(earlier)
+    channels.models.put({"a model's": torch.ones(1)})  # there is one, too, when there is a policy
+    given = settings(client, tmp_path / "a", f"snapshot={saved_snapshot(channels, tmp_path)}")
+    evaluate(run_id, given, Console(file=io.StringIO()))
+    played = json.loads((tmp_path / "a" / "evaluation.json").read_text())["deterministic"]["returns"]
+    assert played == returns_by_hand(tmp_path / "config.yaml", earlier)
+
+
+def test_of_a_policy_that_adapts_its_own_parameters_are_played(client: MlflowClient, tmp_path: Path):
+    """A run of MB-MPO ends with the policies that it adapted in the same file."""
+    run_id = make_run(client, tmp_path, "algorithm=mb_mpo")
+    own = load_file(tmp_path / "policy.safetensors")
+    adapted = {name: torch.zeros(4, *each.shape) for name, each in own.items()}
+    save_file(with_adapted(own, adapted), tmp_path / "policy.safetensors")
+    client.log_artifact(run_id, str(tmp_path / "policy.safetensors"))
+    evaluate(run_id, settings(client, tmp_path / "a"), Console(file=io.StringIO()))
+    played = json.loads((tmp_path / "a" / "evaluation.json").read_text())["deterministic"]["returns"]
+    assert played == returns_by_hand(tmp_path / "config.yaml", own)
 
 
 def test_a_planner_plays_as_its_collector_did(client: MlflowClient, tmp_path: Path):
@@ -213,18 +265,14 @@ def test_a_planner_plays_in_the_last_model_of_its_run_and_in_that_of_a_snapshot(
         run_id = record_run(client, tmp_path / "planner", "algorithm=mb_mpc", *FIXED_COSTS[:3])
     channels = Channels(Stream(), Latest(), Latest())
     channels.models.put(new_ensemble(OmegaConf.load(tmp_path / "planner" / "config.yaml")).state_dict())
-    folder = tmp_path / "snapshots"
-    SnapshotFolder(folder, keep=1).save(SavedSnapshot(Snapshot(1, {}, {}), channels.state_dict()))
-    silent, snapshot = Console(file=io.StringIO()), f"snapshot={next(folder.iterdir())}"
+    silent, snapshot = Console(file=io.StringIO()), f"snapshot={saved_snapshot(channels, tmp_path)}"
     last = evaluate(run_id, settings(client, tmp_path / "a"), silent)["planned"]
     earlier = evaluate(run_id, settings(client, tmp_path / "b", snapshot), silent)["planned"]
     assert last.value > earlier.value, "the snapshot's model was never trained"
 
 
 def test_a_snapshot_without_a_model_is_refused_in_a_sentence(client: MlflowClient, tmp_path: Path):
-    empty = SavedSnapshot(Snapshot(1, {}, {}), Channels(Stream(), Latest(), Latest()).state_dict())
-    SnapshotFolder(tmp_path / "snapshots", keep=1).save(empty)
-    snapshot = f"snapshot={next((tmp_path / 'snapshots').iterdir())}"
+    snapshot = f"snapshot={saved_snapshot(Channels(Stream(), Latest(), Latest()), tmp_path)}"
     (tmp_path / "run").mkdir()
     with pytest.raises(ConfigError, match="was made before there was a model: give a later one"):
         evaluate(make_planner_run(client, tmp_path / "run"), settings(client, tmp_path / "a", snapshot), Console())
@@ -302,7 +350,7 @@ def test_the_command_makes_videos_without_a_screen(client: MlflowClient, tmp_pat
         assert result.returncode == 2
         pytest.skip(result.stderr)
     assert result.returncode == 0, result.stderr
-    frames = list(imageio.v2.get_reader(tmp_path / "new" / "deterministic.mp4"))
+    frames = list(imageio.v2.get_reader(tmp_path / "new" / "deterministic.mp4").iter_data())  # it knows no length
     assert len(frames) == 5
     assert np.std(frames[0]) > 1, "something is to be seen: of an empty picture it is 0"
 
@@ -352,3 +400,9 @@ def test_foreign_code_is_not_imported_unless_it_is_trusted(client: MlflowClient,
     client.log_artifacts(run.info.run_id, str(tmp_path))
     assert main([run.info.run_id, f"tracking.uri={client.tracking_uri}"]) == 2
     assert "names os.system, which is code from outside" in capsys.readouterr().err
+
+
+def test_foreign_code_is_executed_if_it_is_trusted(client: MlflowClient, tmp_path: Path):
+    run_id = make_run(client, tmp_path, f"env._target_={__name__}.Foreign")
+    given = settings(client, tmp_path / "a", "episodes=1", "trust=true")
+    assert evaluate(run_id, given, Console(file=io.StringIO())).keys() == {"deterministic", "stochastic"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,9 @@ from omegaconf import OmegaConf
 
 from mbrl_async.collectors import is_repeatable
 from mbrl_async.config import ConfigError
-from mbrl_async.distance import CurveDistance, curve_distance, first_difference
+from mbrl_async.distance import CurveDistance, Distance, curve_distance, distance, first_difference
 from mbrl_async.recorded import RecordedRun, compose_again
-from mbrl_async.reproduce import main, reproduce
+from mbrl_async.reproduce import _lines, main, reproduce
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, Schedule
 from mbrl_async.runtime.simulated import Simulated
 from mbrl_async.runtime.trace import StepRecord
@@ -225,3 +227,58 @@ def test_a_robot_in_real_time_cannot_be_repeated():
     assert is_repeatable(composed("env=linear_quadratic").env)
     assert is_repeatable(composed("env=arm_reach", "env/robot=stepped").env)
     assert not is_repeatable(composed("env=arm_reach", "env/robot=simulated").env)
+
+
+@pytest.fixture
+def apart_from(client: MlflowClient, recording: str, tmp_path: Path) -> Callable[..., Distance]:
+    """How far the recording's own files are from a copy of it in which an artifact was altered."""
+
+    def measure(name: str, alter: Callable[[Path], None], status: str = "FINISHED") -> Distance:
+        copy = altered(client, recording, tmp_path / "copy", name, alter)
+        client.update_run(copy, status=status)
+        own = Path(client.download_artifacts(recording, "", str(tmp_path / "own")))
+        return distance(RecordedRun(client, copy, tmp_path / "fetched"), own)
+
+    return measure
+
+
+def cut_off(trace: Path) -> None:
+    trace.write_text("".join(trace.read_text().splitlines(keepends=True)[:-2]))
+
+
+def doubled(trace: Path) -> None:
+    trace.write_text(2 * trace.read_text())
+
+
+def test_a_run_that_goes_on_after_the_end_of_a_finished_one_is_another(apart_from):
+    apart = apart_from("trace.jsonl", cut_off)
+    assert not apart.identical
+    told = f"not identical, although it should be: there were {apart.steps} steps, there are {apart.steps + 2} now"
+    assert next(_lines(apart, expected=True)) == told
+
+
+def test_a_run_that_was_killed_is_compared_as_far_as_it_goes_and_without_its_parameters(apart_from):
+    apart = apart_from("trace.jsonl", cut_off, status="KILLED")
+    assert apart.identical
+    assert apart.parameters == {}
+    assert apart.steps > 0
+    assert list(_lines(apart, expected=True)) == [f"identical in all {apart.steps} steps"]
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED"])
+def test_a_run_that_gets_less_far_than_the_recorded_one_is_another(apart_from, status):
+    apart = apart_from("trace.jsonl", doubled, status)
+    assert not apart.identical
+    assert apart.first_difference == f"there were {2 * apart.steps} steps, there are {apart.steps} now"
+
+
+def test_without_recorded_trajectories_the_steps_alone_are_compared(apart_from):
+    apart = apart_from("trajectories.safetensors", Path.unlink)
+    assert (apart.returns.points, math.isnan(apart.returns.maximum), math.isnan(apart.returns.mean)) == (0, True, True)
+    assert apart.identical
+
+
+def test_without_a_recorded_trace_no_step_is_the_same(apart_from):
+    apart = apart_from("trace.jsonl", Path.unlink, status="KILLED")
+    assert apart.steps == 0
+    assert not apart.identical

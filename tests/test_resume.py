@@ -20,8 +20,10 @@ from safetensors.torch import load_file
 
 from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
 from mbrl_async.checkpoint.codec import CheckpointError
+from mbrl_async.checkpoint.journal import entries
 from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.checkpoint.lock import LOCK_FILE
+from mbrl_async.checkpoint.snapshots import SnapshotFolder
 from mbrl_async.config import ConfigError
 from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.job import CHECKPOINT, Job, WorkerFailedError, run_job
@@ -133,11 +135,17 @@ def cut_off(job: Job, client: MlflowClient, share: float) -> None:
     client.update_run(run_id(job, client), status="RUNNING")
 
 
-@pytest.mark.parametrize("share", [0.0001, 0.5])
-def test_a_killed_simulated_run_ends_as_if_it_had_not_been_killed(job, whole, resume, client, share):
+@pytest.mark.parametrize(("share", "from_snapshot"), [(0.0001, False), (0.5, False), (0.9, True)])
+def test_a_killed_simulated_run_ends_as_if_it_had_not_been_killed(job, whole, resume, client, share, from_snapshot):
     killed = job("killed", *ASYNC)
-    run_job(killed)
+    with snapshots_at_once():
+        run_job(killed)
     cut_off(killed, client, share)
+    kept = killed.output / CHECKPOINT
+    steps = len(list(entries(kept / "journal")))
+    snapshot = SnapshotFolder(kept / "snapshots", keep=2).newest(steps)
+    assert (snapshot is not None) == from_snapshot
+    assert snapshot is None or 0 < snapshot.snapshot.position < steps, "some steps are done again"
     resume(run_id(killed, client))
     assert left_by(killed, client) == left_by(whole, client)
     run = client.get_run(run_id(killed, client))
@@ -335,6 +343,8 @@ def test_a_run_whose_folder_is_another_runs_by_now_is_refused(job, resume, clien
     replaced = run_id(first, client)
     run_job(first)
     (newer,) = {each.info.run_id for each in runs_in(first, client)} - {replaced}
+    # The journal of the first one is forgotten: with it, the newer one would have nothing left to do.
+    assert client.get_run(newer).data.metrics["run/trajectories"] == 5
     with pytest.raises(ConfigError, match=rf"^resume={replaced}: its folder .* belongs to run {newer} now"):
         resume(replaced, "stop.trajectories=8")
 

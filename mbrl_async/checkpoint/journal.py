@@ -39,6 +39,7 @@ class Journal:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.ftruncate(self._file, whole)
         os.lseek(self._file, whole, os.SEEK_SET)
+        sync_directory(path.parent)  # the file's name; what is in it follows with `sync`
         if whole == 0:
             self._write(TITLE)
 
@@ -121,3 +122,12 @@ def _read(path: Path) -> Iterator[tuple[bytes, int]]:
                     "start a new run."
                 )
             yield entry, file.tell()
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names in a folder onto the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -23,7 +23,7 @@ SNAPSHOTS_FOLDER = "snapshots"
 SYNC_SECONDS = 1.0
 """Time between two looks at what there is to write."""
 
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS = 0.2
 """Longest wait, at the end of a run, for a snapshot that is being written: the next start removes half a one."""
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbrl_async.checkpoint.codec import CheckpointError, decode, encoded
+from mbrl_async.checkpoint.journal import sync_directory
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.types import State
 
@@ -57,7 +58,7 @@ class SnapshotFolder:
             target = self._directory / f"{saved.snapshot.position:010d}"
             shutil.rmtree(target, ignore_errors=True)
             aside.rename(target)
-            _sync_directory(self._directory)
+            sync_directory(self._directory)
         except OSError:
             shutil.rmtree(aside, ignore_errors=True)  # half a snapshot must not keep a full disk full
             raise
@@ -86,7 +87,7 @@ def _write_all(folder: Path, saved: SavedSnapshot) -> None:
     hashes = {f"{name}{SUFFIX}": _write(folder / f"{name}{SUFFIX}", encoded(state)) for name, state in states.items()}
     manifest = {"position": saved.snapshot.position, "in_flight": dict(saved.snapshot.in_flight), "sha256": hashes}
     _write(folder / MANIFEST, [json.dumps(manifest, indent=2).encode()])
-    _sync_directory(folder)
+    sync_directory(folder)
 
 
 def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
@@ -99,15 +100,6 @@ def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> str:
         file.flush()
         os.fsync(file.fileno())
     return fingerprint.hexdigest()
-
-
-def _sync_directory(path: Path) -> None:
-    """Bring the names in a folder onto the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def read_snapshot(folder: Path) -> SavedSnapshot:

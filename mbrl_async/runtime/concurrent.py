@@ -29,7 +29,7 @@ PAUSE_SECONDS = 5.0
 """If it did not look for so long, the whole process stood still: stopped by a signal or a debugger, on a machine that
 slept.
 """
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 1.4
 """How long workers may take to leave their step when the run is over; they look far more often."""
 
 

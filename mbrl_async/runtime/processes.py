@@ -14,12 +14,15 @@ from mbrl_async.runtime.recovery import Keeper
 from mbrl_async.runtime.schedule import COLLECT, Schedule, role_of
 from mbrl_async.runtime.stand_in import StandIn
 from mbrl_async.runtime.state import RunSummary
-from mbrl_async.runtime.stop import StopRule, StopSignal
+from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.trace import Observer
 from mbrl_async.runtime.worker import WorkerMaker
 
-LEAVE_SECONDS = 1.0
-"""How long processes may take to end by themselves after their workers are closed."""
+LEAVE_SECONDS = 0.2
+"""How long processes may take to end by themselves after their workers are closed: whoever is killed loses nothing."""
+
+DEATH_SECONDS: Mapping[Ending, float] = {Ending.FINISHED: 3.0, Ending.FAILED: 3.0, Ending.KILLED: 0.6}
+"""How long all that are killed may take to die; an interrupted run has to end within five seconds in all."""
 
 
 class Processes:
@@ -76,6 +79,9 @@ class Processes:
             deadline = time.monotonic() + LEAVE_SECONDS
             for stand_in in stand_ins.values():
                 stand_in.end(max(0.0, deadline - time.monotonic()))
+            deadline = time.monotonic() + DEATH_SECONDS[stop.ending or Ending.FAILED]  # they die at the same time
+            for stand_in in stand_ins.values():
+                stand_in.bury(max(0.0, deadline - time.monotonic()))
 
     def _stand_in(self, name: str, make: WorkerMaker, stop: StopSignal) -> StandIn:
         role = role_of(name)

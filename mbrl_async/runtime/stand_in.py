@@ -25,8 +25,8 @@ from mbrl_async.types import Clock, Interrupted, Parameters, State, StepReport
 POLL_SECONDS = 0.05
 """How often whoever waits for a child looks whether the run is over."""
 
-DEATH_SECONDS = 1.0
-"""How long a process that is killed may take to die: one that waits for a device may not at all."""
+HUNG_UP_SECONDS = 1.0
+"""How long a process that hung up may take to die: one that waits for a device may not at all."""
 
 SPAWN = multiprocessing.get_context("spawn")
 """A forked child would inherit locks that nobody opens there, such as those of the parent's computing threads."""
@@ -95,13 +95,17 @@ class StandIn:
         return self._death()
 
     def end(self, patience: float) -> None:
-        """End the process, which gets so many seconds to do it itself if its worker is closed."""
+        """Kill the process, which gets so many seconds to end by itself before if its worker is closed."""
         if self._process.pid is None:
             return
         if self._closed:
             self._process.join(patience)
         self._process.kill()
-        self._process.join(DEATH_SECONDS)
+
+    def bury(self, patience: float) -> None:
+        """Wait for at most so many seconds until the process is gone."""
+        if self._process.pid is not None:
+            self._process.join(patience)
 
     @property
     def pulled(self) -> Mapping[str, int]:  # noqa: D102
@@ -221,7 +225,7 @@ class StandIn:
             self._clock.now()
 
     def _death(self) -> LostWorkerError:
-        self._process.join(DEATH_SECONDS)
+        self._process.join(HUNG_UP_SECONDS)
         code = self._process.exitcode
         if code is not None and code < 0:
             ending = f"was killed by {signal.Signals(-code).name}; a system does so when memory is short"

@@ -23,7 +23,7 @@ FRAMES_PER_SECOND = 1
 LINE_SECONDS = 5.0
 """Least time between two plain lines."""
 
-LAST_LINE_SECONDS = 1.0
+LAST_LINE_SECONDS = 0.2
 """Longest wait for an output that does not take the last line."""
 
 

@@ -29,7 +29,7 @@ REPLAYS_TAG, REPRODUCES_TAG = "replays", "reproduces"
 Step = tuple[StepRecord, Metrics, Counters]
 """What an `Observer` hears of."""
 
-PATIENCE: Mapping[Status, float] = {"FINISHED": 30.0, "FAILED": 30.0, "KILLED": 0.8}
+PATIENCE: Mapping[Status, float] = {"FINISHED": 30.0, "FAILED": 30.0, "KILLED": 0.7}
 """Seconds that the last metrics, and then the status, may take; an interrupted run has to end within five in all."""
 
 ARTIFACTS_PATIENCE = 60.0

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mbrl_async.algorithms.batch import Batch
 from mbrl_async.algorithms.flat import flatten
 from mbrl_async.algorithms.ppo import PPO
+from mbrl_async.policies.gaussian import Gaussian
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
-from mbrl_async.types import NonFiniteError
+from mbrl_async.types import Metrics, NonFiniteError
 
 ROWS = 500
 
@@ -63,12 +65,34 @@ def test_one_step_is_adams_step_along_the_policy_gradient():
 
 
 def test_samples_outside_the_clip_with_a_gain_have_no_gradient():
-    generator = torch.Generator().manual_seed(0)
-    policy, ppo = make_policy(), make_ppo(learning_rate=0.5, gradient_steps=1)
-    observations, actions = sample(policy, generator)
-    metrics = ppo.update(policy, observations, actions, torch.randn(ROWS, generator=generator))
-    assert metrics["clipped_share"] > 0.5, "so long a step must leave the region"
-    assert metrics["kl"] > 0
+    """One row for each case; the new mean is 0.1 instead of 0, and each action has the ratio that its row is about."""
+    ratios = torch.tensor([1.3, 0.7, 1.3, 0.7, 1.1, 1.1, 0.9, 0.9])
+    advantages = torch.tensor([2.0, -2.0, -2.0, 2.0, 2.0, -2.0, 2.0, -2.0])
+    gained_outside = torch.tensor([True, True] + 6 * [False])
+    mean, log_std = torch.full((8, 1), 0.1, requires_grad=True), torch.zeros(1)
+    actions = (ratios.log()[:, None] + 0.005) / 0.1  # log ratio = 0.1 action - 0.1^2 / 2
+    batch = Batch(torch.zeros(8, 1), actions, advantages, Gaussian(torch.zeros(8, 1), log_std))
+    (gradient,) = torch.autograd.grad(make_ppo()._clipped_surrogate(batch, Gaussian(mean, log_std)), [mean])
+    plain = advantages * ratios * (actions - mean.detach()).squeeze(1) / 8  # equation 6
+    assert (plain.abs() > 1e-3).all()
+    torch.testing.assert_close(gradient.squeeze(1), plain.where(~gained_outside, torch.zeros(8)))
+
+
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+def test_an_update_goes_no_further_once_all_it_can_gain_is_gained(advantage):
+    """The first of its steps takes the only sample out of the clip, the second finds no gradient."""
+    observations, actions = torch.ones(1, 4), torch.ones(1, 2)
+
+    def update(gradient_steps: int) -> Metrics:
+        ppo = make_ppo(learning_rate=0.1, gradient_steps=gradient_steps)
+        return ppo.update(make_policy(), observations, actions, torch.tensor([advantage]))
+
+    first, second = update(1), update(2)
+    assert first["clipped_share"] == 1.0
+    assert first["surrogate_gain"] > 0.2
+    assert first["kl"] > 0
+    assert first["gradient_norm"] > 0.1
+    assert second["gradient_norm"] == 0.0
 
 
 def test_moments_last_from_update_to_update():

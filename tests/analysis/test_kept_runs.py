@@ -10,7 +10,7 @@ import pytest
 
 from mbrl_async.analysis.kept_runs import LEFT_OUT, UnreadableRunsError, read_runs, write_runs
 from mbrl_async.analysis.series import make_series
-from tests.analysis.synthetic import DISTANCE, run
+from tests.analysis.synthetic import DISTANCE, TAGS, run
 
 DATA = Path(__file__).parents[2] / "docs" / "data"
 
@@ -28,7 +28,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path):
     assert [each.run_id for each in read] == ["run-0-5", "run-1-0"]
     for written, again in zip(runs, read, strict=True):
         assert again.started == written.started
-        assert again.tags == {name: written.tags[name] for name in again.tags}
+        assert again.tags == {**TAGS, "seed": str(written.seed)}
         assert again.parameters == {name: written.parameters[name] for name in written.parameters.keys() - places}
         assert again.measures == written.measures
         assert again.curves.keys() == written.curves.keys()

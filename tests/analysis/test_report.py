@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from mbrl_async.analysis.comparison import Comparison, compare
-from mbrl_async.analysis.report import write_report
+from mbrl_async.analysis.csv_files import write_numbers
+from mbrl_async.analysis.report import make_tables, write_report
+from mbrl_async.analysis.series import ComparedRun
 from mbrl_async.analysis.statistics import Resampling
 from tests.analysis.synthetic import run
 from tests.browser import chromium, console_errors, needs_chromium
@@ -26,6 +28,31 @@ def comparison(seeds: int = 3) -> Comparison:
     ]
     resampling = Resampling(0.95, 200, np.random.default_rng(0))
     return compare("a & b", runs, baselines=["sync"], fractions=[0.5, 1.0], outcomes={}, resampling=resampling)
+
+
+def two_tasks(*, variants: int = 1) -> Comparison:
+    """In hopper, async needs half of sync's time for a trajectory, and in ant an eighth; all learn the same from each.
+
+    One of sync's runs in hopper is shorter. With several variants, as many configurations of async were run in ant.
+    """
+    runs = [
+        *(level("hopper", "async", seed, seconds=5.0) for seed in range(2)),
+        level("hopper", "sync", 0),
+        level("hopper", "sync", 1, trajectories=40),
+        *(level("ant", "async", seed, seconds=1.25, hidden=each) for seed in range(2) for each in range(variants)),
+        *(level("ant", "sync", seed) for seed in range(2)),
+    ]
+    resampling = Resampling(0.95, 100, np.random.default_rng(0))
+    return compare("x", runs, baselines=["sync"], fractions=[0.75], outcomes={}, resampling=resampling)
+
+
+def level(
+    task: str, schedule: str, seed: int, *, seconds: float = 10.0, trajectories: int = 50, hidden: int = 0
+) -> ComparedRun:
+    """A run that learns until its trajectory 20: a shorter one ends as the others do."""
+    tags, parameters = {"env": task, "schedule": schedule}, {"hidden": str(hidden)}
+    shape = {"seconds": seconds, "trajectories": trajectories}
+    return run(seed, lambda n: np.minimum(n, 20), **shape, tags=tags, parameters=parameters)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +118,36 @@ def test_the_markdown_is_the_tables(directory: Path):
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     assert all(len({line.count("|") for line in table.splitlines()}) == 1 for table in tables)
     assert "Intervals over 3 seeds are narrower" in text
+
+
+def test_several_tasks_have_a_speed_up_over_all_of_them(tmp_path: Path):
+    """The geometric mean of 2 and 8 in time; in samples async is no better."""
+    result = two_tasks()
+    (table,) = [table for table in make_tables(result) if table.title == "Speed-up over all tasks"]
+    assert table.rows == [
+        ("me_trpo async", "ant, hopper", "environment steps", "75%", "1.00 [1.00, 1.00]"),
+        ("me_trpo async", "ant, hopper", "run time (s)", "75%", "4.00 [4.00, 4.00]"),
+    ]
+    write_numbers(result, tmp_path / "comparison.csv")
+    *_, steps, seconds = rows(tmp_path)
+    same = {"task": "ant hopper", "series": "me_trpo async", "x": "0.75", "unit": "", "statistic": "geometric mean"}
+    for row, unit, ratio in ((steps, "environment steps", 1.0), (seconds, "run time (s)", 4.0)):
+        assert row.items() >= (same | {"quantity": f"speed-up ({unit})", "seeds": ""}).items()
+        assert [float(row[name]) for name in ("value", "low", "high")] == pytest.approx([ratio] * 3)
+
+
+def test_several_variants_of_one_task_are_not_several_tasks():
+    assert two_tasks(variants=2).overall == []
+
+
+def test_steps_and_time_of_a_series_are_those_of_its_shortest_run():
+    final, *_ = make_tables(two_tasks())
+    assert {(task, series): (steps, seconds) for task, series, *_, steps, seconds in final.rows} == {
+        ("ant", "me_trpo async"): ("10000", "62"),
+        ("ant", "me_trpo sync"): ("10000", "500"),
+        ("hopper", "me_trpo async"): ("10000", "250"),
+        ("hopper", "me_trpo sync"): ("8000", "400"),
+    }
 
 
 class _Page(HTMLParser):

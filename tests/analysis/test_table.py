@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mbrl_async.analysis.curves import RunHistory
 from mbrl_async.analysis.table import main, summarise
 from mbrl_async.sweeps.record import close_sweep, open_sweep
+from mbrl_async.tracking.run import Status
 from mbrl_async.tracking.store import experiment_id
 from tests.analysis.conftest import curve
 
@@ -28,14 +29,19 @@ def complete(history: RunHistory) -> RunHistory:
     return dataclasses.replace(history, curves=curves)
 
 
-def log_finished(
-    client: MlflowClient, experiment: str, name: str, history: RunHistory, tags: dict[str, str] | None = None
+def log_ended(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    history: RunHistory,
+    tags: dict[str, str] | None = None,
+    status: Status = "FINISHED",
 ) -> None:
-    """A finished run with the last value of each curve."""
+    """A run with the last value of each curve."""
     run = client.create_run(experiment_id(client, experiment), run_name=name, tags=tags)
     for metric, values in history.curves.items():
         client.log_metric(run.info.run_id, metric, values.values[-1])
-    client.set_terminated(run.info.run_id)
+    client.set_terminated(run.info.run_id, status)
 
 
 def test_a_run_is_summarised_as_computed_by_hand(complete):
@@ -61,7 +67,7 @@ def test_an_unknown_experiment_is_refused_with_its_name(monkeypatch, client: Mlf
 
 def test_a_sweeps_own_run_is_no_line(monkeypatch, capsys, complete, client: MlflowClient):
     sweep = open_sweep("tabled", client.tracking_uri, "tabled")
-    log_finished(client, "tabled", "one job", complete)
+    log_ended(client, "tabled", "one job", complete)
     close_sweep(sweep, "FINISHED")
     monkeypatch.setattr("sys.argv", ["table", "tabled", "--uri", client.tracking_uri, "--first", "0"])
     main()
@@ -77,12 +83,23 @@ def test_a_run_whose_collecting_takes_no_time_has_no_ratio(complete):
 
 def test_runs_that_were_made_like_others_do_not_count_again(monkeypatch, capsys, complete, client: MlflowClient):
     for name, tags in {"seed 0": {}, "replay": {"replays": "id"}, "reproduction": {"reproduces": "id"}}.items():
-        log_finished(client, "again", name, complete, tags)
+        log_ended(client, "again", name, complete, tags)
     monkeypatch.setattr("sys.argv", ["table", "again", "--uri", client.tracking_uri, "--first", "0"])
     main()
     printed = capsys.readouterr().out
     assert "mean of 1" in printed
     assert "Replays and reproductions, left out: 2." in printed
+
+
+def test_a_run_that_failed_is_no_line(monkeypatch, capsys, complete, client: MlflowClient):
+    log_ended(client, "broken", "to its end", complete)
+    log_ended(client, "broken", "not so far", complete, status="FAILED")
+    monkeypatch.setattr("sys.argv", ["table", "broken", "--uri", client.tracking_uri, "--first", "0"])
+    main()
+    printed = capsys.readouterr().out
+    assert "to its end" in printed
+    assert "not so far" not in printed
+    assert "mean of 1" in printed
 
 
 def test_an_unusable_store_is_refused_in_a_sentence(monkeypatch):

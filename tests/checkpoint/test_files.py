@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -162,10 +165,7 @@ def test_a_damaged_snapshot_is_refused_by_name_and_the_previous_one_used(tmp_pat
     assert str(path) in caplog.text
 
 
-@pytest.fixture
-def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunKeeper]:
-    monkeypatch.setattr("mbrl_async.checkpoint.keeper.SYNC_SECONDS", 1000.0)  # the test does the writer's work
-
+def new_keeper(directory: Path) -> RunKeeper:
     class Channels:
         def __init__(self) -> None:
             self.wires = Wires()
@@ -177,16 +177,21 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunKeepe
             self.wires.models.load_state_dict(state["models"])  # type: ignore[arg-type]
 
     clock = iter(range(0, 10_000, 10))
-    made = RunKeeper(
-        directory=tmp_path,
+    return RunKeeper(
+        directory=directory,
         channels=Channels(),
         every_trajectories=3,
         every_seconds=25,
         keep=2,
         now=lambda: float(next(clock)),
     )
-    yield made
-    made.close()
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunKeeper]:
+    monkeypatch.setattr("mbrl_async.checkpoint.keeper.SYNC_SECONDS", 1000.0)  # the test does the writer's work
+    with closing(new_keeper(tmp_path)) as made:
+        yield made
 
 
 def test_a_snapshot_is_due_after_trajectories_or_seconds_whichever_comes_first(keeper):
@@ -234,3 +239,88 @@ def test_a_full_disk_gives_up_a_snapshot_says_so_once_and_keeps_the_older(keeper
     newest = SnapshotFolder(tmp_path / "snapshots", 2).newest(9)
     assert newest is not None
     assert newest.snapshot.position == 9
+
+
+@dataclass(frozen=True)
+class Synced:
+    """A file or folder at the moment when it was brought onto the disk."""
+
+    inode: int
+    size: int
+    names: list[str]
+    """What was below the test's folder."""
+
+
+class Disk:
+    """Takes note of what is brought onto it: otherwise only a power cut would show what was not."""
+
+    def __init__(self) -> None:
+        self.synced: list[Synced] = []
+        self._changed = threading.Condition()
+
+    def note(self, synced: Synced) -> None:
+        with self._changed:
+            self.synced.append(synced)
+            self._changed.notify_all()
+
+    def wait_until(self, reached: Callable[[], bool], otherwise: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(reached, timeout=30), otherwise
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk, fsync = Disk(), os.fsync
+
+    def noted(file: int) -> None:
+        fsync(file)
+        status = os.fstat(file)
+        disk.note(Synced(status.st_ino, status.st_size, [each.name for each in tmp_path.rglob("*")]))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return disk
+
+
+def test_every_file_and_name_of_a_snapshot_is_on_the_disk_before_it_counts(tmp_path, disk):
+    SnapshotFolder(tmp_path, keep=2).save(saved(5))
+    folder = tmp_path / "0000000005"
+    *files, aside, renamed = disk.synced
+    assert {each.inode: each.size for each in files} == {
+        each.stat().st_ino: each.stat().st_size for each in folder.iterdir()
+    }, "each as a whole"
+    assert aside.inode == folder.stat().st_ino
+    assert not any(folder.name in each.names for each in (*files, aside))
+    assert renamed.inode == tmp_path.stat().st_ino
+    assert folder.name in renamed.names
+
+
+def test_a_journal_is_on_the_disk_after_sync_and_at_the_end_and_nobody_waits_for_it_before(tmp_path, disk):
+    journal = Journal(tmp_path / "journal")
+    for bring in (journal.sync, journal.close):
+        disk.synced.clear()
+        journal.append(b"entry")
+        assert disk.synced == []
+        bring()
+        status = (tmp_path / "journal").stat()
+        assert [(each.inode, each.size) for each in disk.synced] == [(status.st_ino, status.st_size)]
+
+
+def test_journal_and_snapshots_are_brought_onto_the_disk_while_the_run_goes_on(tmp_path, disk, monkeypatch):
+    monkeypatch.setattr("mbrl_async.checkpoint.keeper.SYNC_SECONDS", 0.001)
+    snapshots = SnapshotFolder(tmp_path / "snapshots", keep=2)
+
+    def journal_is_synced() -> bool:
+        status = (tmp_path / "journal").stat()
+        return (status.st_ino, status.st_size) in {(each.inode, each.size) for each in disk.synced}
+
+    def newest_position() -> int:
+        newest = snapshots.newest(2)
+        return 0 if newest is None else newest.snapshot.position
+
+    with closing(new_keeper(tmp_path)) as keeper:
+        for position in (1, 2):  # the writer goes on after the first one
+            record = StepRecord("learn_model", position, 0.0, 1.0, {})
+            keeper.append(Entry(record, {}, Books(Counters(), {}, {}, {}), None))
+            disk.wait_until(journal_is_synced, "the journal is never brought onto the disk")
+            keeper.save(saved(position).snapshot)
+            disk.wait_until(lambda expected=position: newest_position() == expected, "the snapshot is never written")

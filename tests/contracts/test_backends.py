@@ -15,7 +15,7 @@ import torch
 from mbrl_async.runtime.backend import Backend
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.processes import Processes
-from mbrl_async.runtime.recovery import Forgetful
+from mbrl_async.runtime.recovery import Forgetful, Keeper
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
 from mbrl_async.runtime.simulated import Simulated
 from mbrl_async.runtime.state import RunSummary
@@ -23,7 +23,16 @@ from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.threads import Threads
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.types import Clock, StepReport
-from tests.runtime.fakes import BrokenPolicyLearner, FakePolicyLearner, Making, Recorder, Wires, fake_makers
+from tests.runtime.fakes import (
+    PERIOD,
+    BrokenPolicyLearner,
+    FakePolicyLearner,
+    Making,
+    MemoryKeeper,
+    Recorder,
+    Wires,
+    fake_makers,
+)
 
 ONE_THREAD = dict.fromkeys(WORKERS, 1)
 FIXED_COSTS = {LEARN_MODEL: 0.5, IMPROVE_POLICY: 0.25}
@@ -45,6 +54,7 @@ SCHEDULES = {
         warm_up=[], cycle=[{LEARN_MODEL: 200}, {"repeat": 3, "cycle": [{IMPROVE_POLICY: 2}, {COLLECT: 1}]}]
     ),
 }
+THREE_NUMBERS = {COLLECT: 1, LEARN_MODEL: 3, IMPROVE_POLICY: 2}
 REAL_TIME = ("threads", "processes")
 REAL_PERIOD = 0.002  # seconds: short, but it makes the workers truly overlap
 
@@ -68,6 +78,27 @@ def run(
     rule = StopRule(trajectories, None, seconds)
     stop = more.pop("stop", None) or StopSignal()
     return BACKENDS[backend]().run(makers, SCHEDULES[schedule], rule, stop, recorder, Forgetful()), recorder  # type: ignore[arg-type]
+
+
+def counting_torch_threads(makers: dict[str, WorkerMaker], seen: dict[str, set[int]]) -> dict[str, WorkerMaker]:
+    """Makes the same workers, whose steps note with how many threads torch computes."""
+
+    def counting(name: str, make: WorkerMaker) -> WorkerMaker:
+        def made(clock: Clock) -> Worker:
+            worker = make(clock)
+            step = worker.step
+
+            def count() -> StepReport:
+                torch.ones(200, 200).sum()
+                seen.setdefault(name, set()).add(torch.get_num_threads())
+                return step()
+
+            worker.step = count  # type: ignore[method-assign]
+            return worker
+
+        return made
+
+    return {name: counting(name, make) for name, make in makers.items()}
 
 
 @backends
@@ -175,6 +206,30 @@ def test_the_simulated_timeline_is_as_computed_by_hand():
     assert shares["share/blocked_collect"] == pytest.approx((0.758 - 0.008) / recorder.steps[-1][2].seconds)
 
 
+def test_simulated_shares_are_as_computed_by_hand():
+    """Trajectories of 1 s from 0 and from 1.75 on, one epoch of 0.5 s for each, updates of 0.25 s from 1.5 on."""
+    wires, recorder = Wires(), Recorder()
+    makers = fake_makers(wires, period=PERIOD, epochs=1)
+    rule = StopRule(3, None, None)
+    BACKENDS["simulated"]().run(makers, SCHEDULES["async"], rule, StopSignal(), recorder, Forgetful())
+    record, metrics, _ = recorder.steps[-1]
+    assert (record.worker, record.finish) == (COLLECT, 3.75)
+    seconds = {name.removeprefix("share/"): 3.75 * share for name, share in metrics.items() if "share/" in name}
+    assert seconds == pytest.approx(
+        {
+            "busy_collect": 3.0,
+            "idle_collect": 0.0,
+            "blocked_collect": 0.75,  # from 1 on, until the warm-up is over
+            "busy_learn_model": 1.0,
+            "idle_learn_model": 1.5,  # from 1.75 to 2.75, and from 3.25 on
+            "blocked_learn_model": 1.25,  # until 1, and from 1.5 to 1.75
+            "busy_improve_policy": 2.25,
+            "idle_improve_policy": 0.0,
+            "blocked_improve_policy": 1.5,
+        }
+    )
+
+
 @schedules
 def test_a_simulated_step_has_all_that_was_finished_when_it_began(schedule):
     # Four control steps of 0.4 s end together with four updates of 0.4 s, though the floats differ in the last bit.
@@ -236,30 +291,28 @@ def test_an_error_after_the_end_is_no_failure(backend):
     assert summary.failure is None
 
 
-def test_each_thread_has_its_own_number_of_torch_threads():
-    seen = {}
-    wires = Wires()
+@pytest.mark.parametrize(
+    "backend",
+    [
+        Threads(torch_threads=THREE_NUMBERS, learner_niceness=0, hang_seconds=None),
+        Simulated(torch_threads=THREE_NUMBERS, costs=FIXED_COSTS),
+    ],
+    ids=["threads", "simulated"],
+)
+def test_each_worker_has_its_own_number_of_torch_threads_also_in_steps_that_are_done_again(backend):
+    def numbers_in_a_run(wires: Wires, keeper: Keeper) -> dict[str, set[int]]:
+        seen: dict[str, set[int]] = {}
+        makers = counting_torch_threads(fake_makers(wires, period=REAL_PERIOD), seen)
+        backend.run(makers, SCHEDULES["async"], StopRule(9, None, None), StopSignal(), Recorder(), keeper)
+        return seen
 
-    def counting(name: str, make: WorkerMaker) -> WorkerMaker:
-        def made(clock: Clock) -> Worker:
-            worker = make(clock)
-            step = worker.step
-
-            def count() -> StepReport:
-                torch.ones(200, 200).sum()
-                seen[name] = torch.get_num_threads()
-                return step()
-
-            worker.step = count  # type: ignore[method-assign]
-            return worker
-
-        return made
-
-    numbers = {COLLECT: 1, LEARN_MODEL: 3, IMPROVE_POLICY: 2}
-    makers = {name: counting(name, make) for name, make in fake_makers(wires, period=REAL_PERIOD).items()}
-    backend = Threads(torch_threads=numbers, learner_niceness=0, hang_seconds=None)
-    backend.run(makers, SCHEDULES["async"], StopRule(9, None, None), StopSignal(), Recorder(), Forgetful())
-    assert seen == numbers
+    wires, again = Wires(), Wires()
+    keeper = MemoryKeeper(wires, every=100)  # no snapshot: the learners have to do all of it again
+    expected = {worker: {number} for worker, number in THREE_NUMBERS.items()}
+    assert numbers_in_a_run(wires, keeper) == expected
+    done_again = numbers_in_a_run(again, keeper.resumed(len(keeper.entries), again))
+    assert set(done_again) >= {LEARN_MODEL, IMPROVE_POLICY}
+    assert done_again.items() <= expected.items()
 
 
 def test_a_thread_that_asks_the_program_to_exit_ends_the_run():

@@ -145,6 +145,15 @@ def test_termination_and_truncation_are_kept_apart():
     assert (roll_out(make(truncates=3)).length, roll_out(make(truncates=3)).terminated) == (3, False)
 
 
+@pytest.mark.parametrize("end", ["terminates", "truncates"])
+def test_no_step_follows_a_termination_or_a_truncation_but_a_new_episode_does(end):
+    task = make(**{end: 3})
+    assert roll_out(task).length == 3
+    with pytest.raises(RuntimeError, match="GymnasiumTask has no episode to step in: call reset first"):
+        task.step(np.zeros(1, dtype=np.float32))
+    assert roll_out(task).length == 3
+
+
 def test_a_termination_can_be_ignored():
     task = make(termination="never", terminates=3)
     trajectory = roll_out(task)

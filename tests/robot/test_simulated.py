@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -139,5 +141,17 @@ def test_a_move_can_be_given_up():
 
     with pytest.raises(Interrupted):
         robot.reset(START, over)
+    assert robot._moving.moving
     robot.stop()
+    assert not robot._moving.moving
     robot.close()
+
+
+def test_stopped_no_torque_acts():
+    patient = SimulatedRobot(scene="reach", control_period=0.05, watchdog_periods=1000, move_seconds=0)
+    with closing(patient) as robot:
+        robot.reset(START, NOBODY)
+        robot.send(TORQUES)
+        assert robot.acting_torques.tolist() == TORQUES.tolist()
+        robot.stop()
+        assert not robot.acting_torques.any()

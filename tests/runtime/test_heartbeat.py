@@ -8,18 +8,21 @@ from collections.abc import Callable
 
 import pytest
 
+from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.concurrent import GRACE_SECONDS, Concurrent, Wakefulness
-from mbrl_async.runtime.heartbeat import SilentWorkerError
+from mbrl_async.runtime.gate import Gate
+from mbrl_async.runtime.heartbeat import Pulse, SilentWorkerError
 from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
-from mbrl_async.runtime.state import RunSummary
+from mbrl_async.runtime.state import RunState, RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.threads import Threads
 from mbrl_async.runtime.worker import Worker, WorkerMaker
 from mbrl_async.types import Clock, StepReport
-from tests.runtime.fakes import Recorder, Wires, fake_makers
+from tests.runtime.fakes import FakeCollector, Recorder, Wires, fake_makers
 
 SCHEDULE = Schedule(warm_up=[], cycle=[{COLLECT: 1}, {LEARN_MODEL: 1}, {IMPROVE_POLICY: 1}])
+RULE = StopRule(3, None, None)
 HANG_SECONDS = 0.3
 
 
@@ -29,7 +32,7 @@ def run(hang_seconds: float | None = HANG_SECONDS, **waits: Callable[[Clock], ob
     backend = Threads(torch_threads=dict.fromkeys(WORKERS, 1), learner_niceness=0, hang_seconds=hang_seconds)
     makers = fake_makers(wires, period=0.002)
     makers |= {name: waiting(makers[name], wait) for name, wait in waits.items()}
-    return backend.run(makers, SCHEDULE, StopRule(3, None, None), StopSignal(), Recorder(), Forgetful())
+    return backend.run(makers, SCHEDULE, RULE, StopSignal(), Recorder(), Forgetful())
 
 
 def waiting(make: WorkerMaker, wait: Callable[[Clock], object]) -> WorkerMaker:
@@ -63,13 +66,23 @@ def test_a_worker_that_hangs_fails_the_run_in_time(worker):
     assert time.monotonic() - began < HANG_SECONDS + GRACE_SECONDS + 20
 
 
-def test_a_step_may_take_long_if_it_looks_at_the_clock():
-    def work(clock: Clock) -> None:
-        until = clock.now() + 3 * HANG_SECONDS
-        while clock.now() < until:
-            clock.check()
+def compute(clock: Clock) -> None:
+    """As learners do, which ask the clock for nothing but whether the run is over."""
+    until = time.monotonic() + 2 * HANG_SECONDS
+    while time.monotonic() < until:
+        clock.check()
 
-    assert run(learn_model=work).ending is Ending.FINISHED
+
+def keep_periods(clock: Clock) -> None:
+    """As collectors do, which sleep from deadline to deadline."""
+    began = clock.now()
+    for period in range(1, 21):
+        clock.sleep_until(began + period * HANG_SECONDS / 10)
+
+
+@pytest.mark.parametrize(("worker", "wait"), [(LEARN_MODEL, compute), (COLLECT, keep_periods)])
+def test_a_step_may_take_long_if_it_looks_at_the_clock(worker, wait):
+    assert run(**{worker: wait}).ending is Ending.FINISHED
 
 
 def test_without_a_limit_nobody_hangs():
@@ -97,3 +110,23 @@ def test_a_process_that_stood_still_begins_to_watch_anew():
     wakefulness = Wakefulness()
     looks = [0.1, 0.2, 4.9, 70.0, 70.1, 75.0, 81.0]
     assert [wakefulness.since(now) for now in looks] == [0.0, 0.0, 0.0, 70.0, 70.0, 70.0, 81.0]
+
+
+def test_a_worker_whose_process_stood_still_does_not_hang():
+    """Only seconds after the process goes on, if the worker still says nothing, is that the worker's fault."""
+    stop, over = StopSignal(), threading.Event()
+    clock = VirtualClock(stop)
+    state = RunState([COLLECT], Schedule(warm_up=[], cycle=[{COLLECT: 1}]), RULE, stop, Recorder(), Forgetful())
+    gate, pulse, wakefulness = Gate(state, clock, stop), Pulse(clock), Wakefulness()
+    concurrent = Concurrent(torch_threads={COLLECT: 1}, learner_niceness=0, hang_seconds=HANG_SECONDS)
+    thread = threading.Thread(target=over.wait, name=COLLECT, daemon=True)
+    thread.start()
+    gate.open()
+    assert gate.enter(COLLECT, FakeCollector(Wires(), clock, 1.0))
+    endings = []
+    for now in (0.1, 0.2, 70.0, 70.2, 70.4):
+        clock.set(now)
+        concurrent._fail_who_cannot_go_on([thread], {COLLECT: pulse}, clock, gate, wakefulness)
+        endings.append(stop.ending)
+    over.set()
+    assert endings == [None, None, None, None, Ending.FAILED]

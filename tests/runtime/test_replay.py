@@ -18,6 +18,7 @@ from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
 from mbrl_async.runtime.threads import Threads
 from mbrl_async.runtime.trace import StepRecord, write_trace
+from tests.contracts.test_backends import THREE_NUMBERS, counting_torch_threads
 from tests.runtime.fakes import FakePolicyLearner, MemoryKeeper, Recorder, Wires, fake_makers
 
 ONE_THREAD = dict.fromkeys(WORKERS, 1)
@@ -103,6 +104,17 @@ def test_steps_that_pulled_long_before_they_ended_see_what_they_saw_then(replay,
     assert stale or schedule == "sync", "the threads never overlapped: this run tests nothing"
     replayed, _, _ = replay(recorded.records, schedule)
     assert replayed.failure is None
+
+
+def test_each_worker_has_its_own_number_of_torch_threads(tmp_path):
+    recorded, _, _ = record_run("simulated", "sync")
+    write_trace(tmp_path / "trace.jsonl", recorded.records)
+    seen: dict[str, set[int]] = {}
+    makers = counting_torch_threads(fake_makers(Wires(), period=PERIOD), seen)
+    backend = Replay(torch_threads=THREE_NUMBERS, trace=str(tmp_path / "trace.jsonl"), until=None)
+    replayed = backend.run(makers, SCHEDULES["sync"], RULE, StopSignal(), Recorder(), Forgetful())
+    assert replayed.ending is Ending.FINISHED
+    assert seen == {worker: {number} for worker, number in THREE_NUMBERS.items()}
 
 
 def deviation(summary: RunSummary) -> str:

@@ -16,10 +16,13 @@ from mbrl_async.job import Job
 from mbrl_async.sweeps.job import divided_threads, run_job_of_sweep
 from mbrl_async.sweeps.outcome import Outcome, read_outcomes
 from mbrl_async.sweeps.record import open_sweep
+from mbrl_async.types import WINDOW
 from tests.recordings import no_figures
 from tests.small import FIXED_COSTS, composed, small
 
 CHOICES = {"env": "linear_quadratic", "algorithm": "me_trpo", "schedule": "async", "backend": "simulated"}
+
+CONFIGURED_THREADS = {"collect": 1, "learn_model": 8, "improve_policy": 2}
 
 RunNext = Callable[..., tuple[float, Outcome]]
 
@@ -31,12 +34,12 @@ def run_next(client: MlflowClient, tmp_path: Path) -> Iterator[RunNext]:
     sweep.write(tmp_path)
     jobs = 0
 
-    def run(*overrides: str, folder: str | None = None) -> tuple[float, Outcome]:
+    def run(*overrides: str, folder: str | None = None, parallel_jobs: int = 1) -> tuple[float, Outcome]:
         nonlocal jobs
         store = (f"tracking.uri={client.tracking_uri}", "tracking.experiment=jobs")
         cfg = composed(*small(*FIXED_COSTS, *store), *overrides)
         job = Job(cfg, overrides, CHOICES, tmp_path / (folder or str(jobs)))
-        score = run_job_of_sweep(job, number=jobs, sweep_directory=tmp_path, parallel_jobs=1)
+        score = run_job_of_sweep(job, number=jobs, sweep_directory=tmp_path, parallel_jobs=parallel_jobs)
         jobs += 1
         return score, read_outcomes(tmp_path)[-1]
 
@@ -45,8 +48,9 @@ def run_next(client: MlflowClient, tmp_path: Path) -> Iterator[RunNext]:
 
 
 def test_a_finished_job_is_skipped_the_next_time_and_its_score_is_found(run_next: RunNext):
-    score, first = run_next("seed=1")
-    again, second = run_next("seed=1")
+    longer_than_what_counts = ("seed=1", f"stop.trajectories={WINDOW + 3}", "env.horizon=5")
+    score, first = run_next(*longer_than_what_counts)
+    again, second = run_next(*longer_than_what_counts)
     assert (first.status, second.status) == ("finished", "skipped")
     assert again == pytest.approx(score)
     _, other = run_next("seed=2")
@@ -99,6 +103,25 @@ def test_parallel_jobs_divide_the_cores():
     assert divided_threads(configured, parallel_jobs=1, cores=8) == configured
     assert divided_threads(configured, parallel_jobs=2, cores=8) == {"collect": 1, "learn_model": 4}
     assert divided_threads(configured, parallel_jobs=8, cores=2) == {"collect": 1, "learn_model": 1}
+
+
+@pytest.mark.parametrize(("usable", "of_the_machine"), [(6, 64), (None, 6)], ids=["usable", "unknown"])
+def test_a_job_gets_its_share_of_the_cores(run_next: RunNext, monkeypatch, usable, of_the_machine):
+    jobs: list[Job] = []
+
+    def run_job(job: Job) -> float:
+        jobs.append(job)
+        return -7.0
+
+    monkeypatch.setattr("mbrl_async.sweeps.job.run_job", run_job)
+    monkeypatch.setattr("mbrl_async.sweeps.job.usable_cores", lambda: usable)
+    monkeypatch.setattr("mbrl_async.sweeps.job.os.cpu_count", lambda: of_the_machine)
+    threads = [f"torch_threads.{worker}={number}" for worker, number in CONFIGURED_THREADS.items()]
+    score, outcome = run_next(*threads, parallel_jobs=2)
+    assert (score, outcome.status) == (-7.0, "finished")
+    (job,) = jobs
+    assert job.cfg.torch_threads == {**CONFIGURED_THREADS, "learn_model": 3}
+    assert job.cfg.backend.torch_threads == job.cfg.torch_threads, "which is what the backend reads"
 
 
 def test_a_job_leaves_alone_what_another_one_with_its_number_left(run_next: RunNext, tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -182,13 +183,14 @@ def test_one_episode_has_no_interval(client: MlflowClient, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("period", "pictures", "rate"), [(0.04, 10, 25), (0.008, 2, 25)])
-def test_a_video_shows_real_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period: float, pictures: int, rate: int
-):
+def test_a_video_shows_real_time(tmp_path: Path, period: float, pictures: int, rate: int):
     """Thirty pictures a second at most: of a control step every 0.04 s each is shown, of one every 0.008 s a fifth."""
-    picture = np.zeros((48, 64, 3), np.uint8)
-    monkeypatch.setattr(LinearQuadratic, "draw", lambda self: picture, raising=False)
-    task = LinearQuadratic(horizon=10, control_period=period)
+
+    class Drawn(LinearQuadratic):
+        def draw(self) -> NDArray[np.uint8]:
+            return np.zeros((48, 64, 3), np.uint8)
+
+    task = Drawn(horizon=10, control_period=period)
     record(task, lambda observation: observation[:2], np.random.default_rng(0), tmp_path / "a.mp4")
     video = imageio.v2.get_reader(tmp_path / "a.mp4")
     assert (video.count_frames(), video.get_meta_data()["fps"]) == (pictures, rate)

@@ -197,9 +197,13 @@ class _Simulation:
         return computing if isinstance(cost, str) else cost
 
     def _finish_what_is_due(self) -> None:
-        """All that ends now, so that a step which begins now has every result of this moment."""
+        """All that ends now, so that a step which begins now has every result of this moment.
+
+        When one of them ends the run, the others stay in flight, where a resumed run finds them.
+        """
         for name in [name for name, step in self._in_flight.items() if step.finish <= self.now]:
-            self._attempt(name, self._publish, self._in_flight.pop(name))
+            if self._stop.ending is None:
+                self._attempt(name, self._publish, self._in_flight.pop(name))
 
     def _go_to_next_finish(self) -> None:
         if not self._in_flight or self._stop.ending is not None:

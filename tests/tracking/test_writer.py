@@ -87,7 +87,7 @@ def test_a_store_that_stays_broken_is_given_up_and_the_loss_counted():
     writer = MetricWriter(store.send, interval=0.001)
     writer.put(metrics(0, 1500))
     writer.put(metrics(1500, 7))
-    assert writer.close(patience=0.05) == 1507
+    assert writer.close(patience=0.5) == 1507  # long enough to have been refused once, on a busy machine, too
     assert writer.failure == "the store is away"
 
 

@@ -72,7 +72,7 @@ def record(task: Task, act: Act, generator: np.random.Generator, path: Path) -> 
         raise RuntimeError(f"{type(task).__name__} has no picture of itself: video=true needs a task with draw().")
     task.reset(copy.deepcopy(generator))  # so that the episode begins as it would without a video
     task.draw()  # raises before there is a file
-    every = max(1, math.ceil(1 / (HIGHEST_FRAME_RATE * task.spec.control_period)))
+    every = math.ceil(1 / (HIGHEST_FRAME_RATE * task.spec.control_period))
     rate = 1 / (every * task.spec.control_period)
     steps = 0
     video: Any = imageio.v2.get_writer(path, format="FFMPEG", fps=rate, codec="libx264")  # typed as if it only read

@@ -18,7 +18,7 @@ from mbrl_async.analysis.report import RUNS_FILE
 from mbrl_async.analysis.series import NO_VARIANT, ComparedRun
 from mbrl_async.config import ConfigError
 from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND
-from mbrl_async.tracking.store import open_store
+from mbrl_async.tracking.store import all_experiments, all_runs, open_store
 
 SWEEPS = f"tags.{KIND_TAG} = '{SWEEP_KIND}'"
 
@@ -77,7 +77,7 @@ def _recorded(
     if experiment is not None:
         found = client.get_experiment_by_name(experiment)
         if found is None:
-            known = ", ".join(each.name for each in client.search_experiments())
+            known = ", ".join(each.name for each in all_experiments(client))
             raise ConfigError(f"experiment={experiment} is not in {uri}: there are {known}.")
         return experiment, _runs(client, [found.experiment_id]), None
     parent = _newest_sweep(client) if sweep is None else _sweep(client, sweep)
@@ -85,16 +85,10 @@ def _recorded(
     return parent.data.tags["sweep"], _runs(client, _experiments(client), children), parent.info.run_id
 
 
-def _runs(client: MlflowClient, experiments: Sequence[str], condition: str = "") -> list[Run]:
+def _runs(client: MlflowClient, experiments: list[str], condition: str = "") -> list[Run]:
     """Runs of any status, but no sweeps."""
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(list(experiments), condition, order_by=["start_time ASC"], page_token=token)
-        runs.extend(run for run in page if run.data.tags.get(KIND_TAG) != SWEEP_KIND)
-        token = page.token
-        if not token:
-            return runs
+    found = all_runs(client, experiments, condition)
+    return [run for run in found if run.data.tags.get(KIND_TAG) != SWEEP_KIND]
 
 
 def _unfinished(runs: Sequence[Run], finished: Sequence[Run]) -> list[str]:
@@ -137,4 +131,4 @@ def _sweep(client: MlflowClient, name_or_id: str) -> Run:
 
 
 def _experiments(client: MlflowClient) -> list[str]:
-    return [experiment.experiment_id for experiment in client.search_experiments()]
+    return [experiment.experiment_id for experiment in all_experiments(client)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,9 @@ from mbrl_async.analysis.paper_curves import PaperCurve, paper_curve
 from mbrl_async.analysis.series import ComparedRun, Series, make_series
 from mbrl_async.analysis.speedup import Reach, Speedup, overall_ratio, reach, speedup
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, interquartile_mean, mean
+
+Pair = tuple[Series, Series]
+"""A series and its baseline."""
 
 STATISTICS = {"mean": mean, "interquartile mean": interquartile_mean}
 
@@ -124,7 +128,14 @@ def compare(
     return Comparison(
         title=title,
         confidence=resampling.confidence,
-        flags=[*notes, *flags(series), *left_out, *without_baseline(series, baselines), *_unlearned(pairs)],
+        flags=[
+            *notes,
+            *flags(series),
+            *left_out,
+            *without_baseline(series, baselines),
+            *_unlearned(pairs),
+            *_without_overall(comparable),
+        ],
         curves=[
             _curve(each, objective, axis, resampling)
             for each in series
@@ -219,21 +230,35 @@ def _learned(baseline: Series) -> bool:
     return float(baseline.last(RETURN.metric).mean()) > float(baseline.first(RETURN.metric).mean())
 
 
-def _unlearned(pairs: Sequence[tuple[Series, Series]]) -> list[str]:
+def _unlearned(pairs: Sequence[Pair]) -> list[str]:
     failed = dict.fromkeys(f"{base.task}: {base.label}" for _, base in pairs if not _learned(base))
     return [f"{name} earned no more at its end than random actions did: no speed-up is defined." for name in failed]
 
 
-def _overall(
-    pairs: Sequence[tuple[Series, Series]], fractions: Sequence[float], resampling: Resampling
-) -> Iterator[OverallSpeedup]:
-    """One for each setting that has several tasks."""
-    for algorithm, schedule in sorted({(series.algorithm, series.schedule) for series, _ in pairs}):
-        same = [pair for pair in pairs if (pair[0].algorithm, pair[0].schedule) == (algorithm, schedule)]
+def _overall(pairs: Sequence[Pair], fractions: Sequence[float], resampling: Resampling) -> Iterator[OverallSpeedup]:
+    """One for each setting that has several tasks, and each of them once: variants of one task are no tasks."""
+    for (algorithm, schedule), same in _on_several_tasks(pairs).items():
         tasks = [series.task for series, _ in same]
-        if len(set(tasks)) < len(same) or len(same) < 2:  # variants of one task are no tasks
+        if len(set(tasks)) < len(tasks):
             continue
         for axis in RETURN.axes:
             for fraction in fractions:
                 ratio = overall_ratio(same, axis, fraction, resampling)
                 yield OverallSpeedup(algorithm, schedule, tasks, axis, fraction, ratio)
+
+
+def _without_overall(pairs: Sequence[Pair]) -> Iterator[str]:
+    """A sentence for each setting that has several tasks, and no speed-up over all of them."""
+    for (algorithm, schedule), same in _on_several_tasks(pairs).items():
+        count = Counter(series.task for series, _ in same)
+        several = ", ".join(sorted(task for task, number in count.items() if number > 1))
+        if several:
+            yield f"{algorithm}, {schedule} has several settings on {several}: there is no speed-up over all tasks."
+
+
+def _on_several_tasks(pairs: Sequence[Pair]) -> dict[tuple[str, str], list[Pair]]:
+    """Algorithm and schedule -> their series and baselines."""
+    settings: dict[tuple[str, str], list[Pair]] = {}
+    for pair in sorted(pairs, key=lambda pair: (pair[0].algorithm, pair[0].schedule)):
+        settings.setdefault((pair[0].algorithm, pair[0].schedule), []).append(pair)
+    return {setting: same for setting, same in settings.items() if len({series.task for series, _ in same}) > 1}

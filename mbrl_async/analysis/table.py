@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mbrl_async.analysis.curves import RunHistory, read_run
 from mbrl_async.tracking.run import REPLAYS_TAG, REPRODUCES_TAG
-from mbrl_async.tracking.store import TrackingError, open_store
+from mbrl_async.tracking.store import TrackingError, all_runs, open_store
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def main() -> None:
         raise SystemExit(
             f"There is no experiment {arguments.experiment} in {arguments.uri}: see the names in mlflow ui."
         )
-    runs = client.search_runs([experiment.experiment_id], "status = 'FINISHED'", order_by=["start_time ASC"])
+    runs = all_runs(client, [experiment.experiment_id], "status = 'FINISHED'")
     # A sweep has a run of its own, without a trajectory.
     collected = [run for run in runs if "collect/return" in run.data.metrics]
     first_made = [run for run in collected if not {REPLAYS_TAG, REPRODUCES_TAG} & run.data.tags.keys()]

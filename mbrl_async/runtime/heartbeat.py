@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from mbrl_async.types import Clock
 
+NAP_SECONDS = 0.1
+"""Who sleeps for longer looks at the clock so often, so that a long sleep is not taken for the end."""
+
 
 class SilentWorkerError(RuntimeError):
     """A worker's thread died without a word, or does not look at the clock any more."""
@@ -45,6 +48,8 @@ class Pulse:
         return now
 
     def sleep_until(self, deadline: float) -> None:  # noqa: D102
+        while (nap := self.now() + NAP_SECONDS) < deadline:
+            self._clock.sleep_until(nap)
         self._clock.sleep_until(deadline)
         self.now()
 

@@ -7,17 +7,22 @@ import shlex
 import socket
 import sqlite3
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from mbrl_async.tracking.errors import reason
+
+Found = TypeVar("Found")
 
 LOCK_SECONDS = 120.0
 """Longest wait for another job that is setting up the same database; it takes some seconds."""
@@ -70,6 +75,26 @@ def experiment_id(client: MlflowClient, name: str) -> str:
             f"`mlflow experiments restore --experiment-id {experiment.experiment_id}`."
         )
     return str(experiment.experiment_id)
+
+
+def all_experiments(client: MlflowClient) -> list[Experiment]:
+    """Those that are not deleted, be they ever so many."""
+    return list(_every_page(lambda token: client.search_experiments(page_token=token)))
+
+
+def all_runs(client: MlflowClient, experiments: list[str], condition: str = "") -> list[Run]:
+    """Those of the experiments, by their identifiers, that fulfil MLflow's `condition`; the oldest first."""
+    order = ["start_time ASC"]
+    return list(_every_page(lambda token: client.search_runs(experiments, condition, order_by=order, page_token=token)))
+
+
+def _every_page(search: Callable[[str | None], PagedList[Found]]) -> Iterator[Found]:
+    """All that MLflow finds, which it tells in pages of a thousand."""
+    token: str | None = None
+    while token != "":
+        page = search(token)
+        yield from page
+        token = page.token or ""
 
 
 def user_interface(uri: str) -> str:

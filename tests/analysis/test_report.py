@@ -137,7 +137,12 @@ def test_several_tasks_have_a_speed_up_over_all_of_them(tmp_path: Path):
 
 
 def test_several_variants_of_one_task_are_not_several_tasks():
-    assert two_tasks(variants=2).overall == []
+    result = two_tasks(variants=2)
+    assert result.overall == []
+    assert [flag for flag in result.flags if "over all tasks" in flag] == [
+        "me_trpo, async has several settings on ant: there is no speed-up over all tasks."
+    ]
+    assert not [flag for flag in two_tasks().flags if "over all tasks" in flag]
 
 
 def test_steps_and_time_of_a_series_are_those_of_its_shortest_run():

@@ -80,7 +80,12 @@ def keep_periods(clock: Clock) -> None:
         clock.sleep_until(began + period * HANG_SECONDS / 10)
 
 
-@pytest.mark.parametrize(("worker", "wait"), [(LEARN_MODEL, compute), (COLLECT, keep_periods)])
+def reset(clock: Clock) -> None:
+    """As a collector does whose robot takes long to go back to its start."""
+    clock.sleep_until(clock.now() + 3 * HANG_SECONDS)
+
+
+@pytest.mark.parametrize(("worker", "wait"), [(LEARN_MODEL, compute), (COLLECT, keep_periods), (COLLECT, reset)])
 def test_a_step_may_take_long_if_it_looks_at_the_clock(worker, wait):
     assert run(**{worker: wait}).ending is Ending.FINISHED
 

@@ -1,0 +1,72 @@
+"""The model learner alone: when it learns, and from what."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mbrl_async.runtime.stop import Ending
+from mbrl_async.types import (
+    Interrupted,
+    transitions_of,
+)
+from tests.workers.bench import (
+    HORIZON,
+    Bench,
+    EndsAfterThree,
+    make_buffer,
+)
+
+
+def test_the_model_learner_waits_for_data_learns_until_it_stops_and_waits_again():
+    bench = Bench()
+    assert not bench.learner.pull()
+    bench.collect()
+    epochs = 0
+    while bench.learner.pull():
+        report = bench.learner.step()
+        bench.learner.push()
+        epochs += 1
+        assert epochs < 10_000, "early stopping never fired"
+    assert epochs >= 2, "early stopping cannot fire on the first epoch"
+    assert report.metrics["epochs"] == epochs
+    assert report.metrics["transitions"] == HORIZON
+    newest = bench.models.get()
+    assert newest is not None
+    assert newest.version == epochs
+
+    bench.collect()
+    assert bench.learner.pull(), "new data makes all members learn again"
+    assert bench.learner.pulled == {"trajectories": 2}
+
+
+def test_an_interrupted_epoch_changes_nothing():
+    bench = Bench()
+    bench.collect()
+    bench.learner.pull()
+    before = {name: tensor.clone() for name, tensor in bench.learner._ensemble.state_dict().items()}
+    bench.stop.request(Ending.KILLED)
+    with pytest.raises(Interrupted):
+        bench.learner.step()
+    after = bench.learner._ensemble.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_the_model_learner_waits_until_short_trajectories_fill_both_splits():
+    bench = Bench(EndsAfterThree(terminates=True))
+    bench.learner._buffer = make_buffer(validation_fraction=0.1)
+    able = []
+    for _ in range(3):
+        bench.collect()
+        able.append(bench.learner.pull())
+    assert able == [False, True, True]  # of 3 transitions 0.3 are to be held out, of 6 0.6
+
+
+def test_only_the_last_transition_of_a_trajectory_that_terminated_is_a_termination():
+    trajectory = Bench(EndsAfterThree(terminates=True)).collect()
+    outcomes = transitions_of(trajectory, learned=("reward", "termination")).outcomes
+    assert torch.equal(outcomes[:, :4], torch.from_numpy(trajectory.observations[1:]))
+    assert torch.equal(outcomes[:, 4], torch.from_numpy(trajectory.rewards))
+    assert outcomes[:, 5].tolist() == [0.0, 0.0, 1.0]
+    cut_off = Bench(EndsAfterThree(terminates=False)).collect()
+    assert transitions_of(cut_off, learned=("termination",)).outcomes[:, 4].tolist() == [0.0, 0.0, 0.0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.analysis.figures import write_figures
-from mbrl_async.checkpoint.keeper import RunKeeper, forget
+from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.checkpoint.lock import only_process
 from mbrl_async.config import ConfigError
 from mbrl_async.experiment import Experiment, build_experiment
 from mbrl_async.results import write_results
+from mbrl_async.run_folder import ARTIFACTS, CHECKPOINT, ENVIRONMENT_FILE, FIGURES, Identity, clear, write_config
 from mbrl_async.runtime.recovery import Past
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import Ending, StopSignal, stop_on_signals
@@ -28,24 +28,12 @@ from mbrl_async.runtime.trace import Counters, Observer, StepRecord
 from mbrl_async.tracking.display import Display
 from mbrl_async.tracking.environment import Environment, describe_environment
 from mbrl_async.tracking.progress import Progress
-from mbrl_async.tracking.run import MlflowRun, Status
+from mbrl_async.tracking.run import MlflowRun, Status, changed_tags
 from mbrl_async.tracking.store import charts_page, experiment_id, open_store, user_interface
 from mbrl_async.types import Metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-FIGURES = "figures"
-"""The folder of the figures, among the files and among the artifacts."""
-
-CHECKPOINT = "checkpoint"
-"""The folder, among the files, of what a resumed run needs."""
-
-IDENTITY_FILE = "run.json"
-"""In it: which run it is, and the groups that were chosen for it."""
-
-OVERRIDES_FILE = "overrides.txt"
-"""In a run's folder and among its artifacts: what was changed on the command line, one a line."""
 
 OUTPUT_TAG = "output"
 """The MLflow tag that tells where a run's files are."""
@@ -131,13 +119,12 @@ def _torch_settings(matmul_precision: str) -> Iterator[None]:
 
 @contextmanager
 def _keeper(job: Job, experiment: Experiment) -> Iterator[RunKeeper]:
-    """Journal and snapshots of the run; of another one that had the same folder, nothing remains."""
+    """Journal and snapshots of the run; of another one that had the same folder, none remain, and no results."""
     settings = experiment.settings.checkpoint
-    directory = job.output / CHECKPOINT
     if job.resumed is None:
-        forget(directory)
+        clear(job.output)
     keeper = RunKeeper(
-        directory=directory,
+        directory=job.output / CHECKPOINT,
         channels=experiment.channels,
         every_trajectories=settings.every_trajectories,
         every_seconds=settings.every_seconds,
@@ -175,11 +162,12 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
         if job.resumed is None:
             _describe(job, run, environment, client.tracking_uri)
         else:
-            _catch_up(job, run, keeper.past, _Observers(display, progress))
+            _catch_up(job, run, client.tracking_uri)
+            _tell_of_past(run, keeper.past, _Observers(display, progress))
         with display:
             summary = _run(experiment, stop, _Observers(run, display, progress), keeper)
         write_results(job.output, experiment.channels, summary)
-        run.log_artifacts(job.output, patience=ARTIFACT_SECONDS[summary.ending], without=(CHECKPOINT,))
+        run.log_artifacts(job.output, ARTIFACTS, patience=ARTIFACT_SECONDS[summary.ending])
         ending = summary.ending
     except KeyboardInterrupt:  # the second signal: what the journal has is all that remains, and nobody waits for long
         ending = Ending.KILLED
@@ -210,7 +198,7 @@ def _start_run(job: Job, experiment: Experiment, client: MlflowClient, environme
         tags={
             **tags,
             "seed": str(settings.seed),
-            OUTPUT_TAG: str(job.output.resolve()),
+            **_output_tag(job),
             **environment.tags(),
             **job.tags,
         },
@@ -223,25 +211,30 @@ def _describe(job: Job, run: MlflowRun, environment: Environment, tracking_uri: 
     config: Any = OmegaConf.to_container(job.cfg, resolve=True)
     # The sweep is a tag; as a parameter its name, by default the time of day, would be a difference of any two runs.
     run.log_parameters({group: settings for group, settings in config.items() if group != "sweep"})
-    _write_config(job)
-    environment.write(job.output / "environment.json")
-    identity = {"run_id": run.run_id, "tracking_uri": tracking_uri, "choices": dict(job.choices)}
-    (job.output / CHECKPOINT / IDENTITY_FILE).write_text(json.dumps(identity, indent=2))
+    write_config(job.output, job.cfg, job.overrides)
+    environment.write(job.output / ENVIRONMENT_FILE)
+    Identity(run.run_id, tracking_uri, dict(job.choices)).write(job.output)
 
 
-def _catch_up(job: Job, run: MlflowRun, past: Past, observers: Observer) -> None:
-    """Tell everybody what happened before the resumption, as far as they do not know it."""
-    _write_config(job)
+def _catch_up(job: Job, run: MlflowRun, tracking_uri: str) -> None:
+    """Record what the resumption has changed: where the files and MLflow are, and when the run is to end."""
+    write_config(job.output, job.cfg, job.overrides)
+    Identity(run.run_id, tracking_uri, dict(job.choices)).write(job.output)
     run.count(RESUMED_TAG)
+    rule: Any = OmegaConf.to_container(job.cfg.stop, resolve=True)
+    run.set_tags(_output_tag(job) | changed_tags({"stop": rule}))
+
+
+def _tell_of_past(run: MlflowRun, past: Past, observers: Observer) -> None:
+    """Tell everybody what happened before the resumption, as far as they do not know it."""
     steps = [(entry.record, entry.metrics, entry.books.counters) for entry in past.entries]
     run.catch_up(steps)
     for step in steps:
         observers.on_step(*step)
 
 
-def _write_config(job: Job) -> None:
-    (job.output / "config.yaml").write_text(OmegaConf.to_yaml(job.cfg))
-    (job.output / OVERRIDES_FILE).write_text("".join(f"{override}\n" for override in job.overrides))
+def _output_tag(job: Job) -> dict[str, str]:
+    return {OUTPUT_TAG: str(job.output.resolve())}
 
 
 def _run(experiment: Experiment, stop: StopSignal, observer: Observer, keeper: RunKeeper) -> RunSummary:
@@ -277,7 +270,7 @@ def _draw(job: Job, client: MlflowClient, run: MlflowRun) -> list[Path]:
     except Exception as error:  # a run that is over and saved must not fail for its pictures
         log.warning("The figures could not be drawn (%s: %s).", type(error).__name__, error)
         return []
-    run.log_artifacts(job.output / FIGURES, below=FIGURES)
+    run.log_artifacts(job.output / FIGURES, [figure.name for figure in figures], below=FIGURES)
     return figures
 
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from mbrl_async.commands import CONFIG_DIRECTORY
 from mbrl_async.config import ConfigError
 from mbrl_async.refusals import explain
+from mbrl_async.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, OVERRIDES_FILE
 from mbrl_async.search_path import relocated, settings_among
 from mbrl_async.tracking.errors import reason
 from mbrl_async.trust import require_trusted
@@ -74,18 +75,18 @@ class RecordedRun:
     @property
     def config(self) -> dict[str, Any]:
         """The composed configuration, with its interpolations."""
-        config: Any = OmegaConf.to_container(OmegaConf.load(self.fetch("config.yaml")), resolve=False)
+        config: Any = OmegaConf.to_container(OmegaConf.load(self.fetch(CONFIG_FILE)), resolve=False)
         return dict(config)
 
     @property
     def overrides(self) -> list[str]:
         """What its user had changed on the command line."""
-        return self.fetch("overrides.txt").read_text().splitlines()
+        return self.fetch(OVERRIDES_FILE).read_text().splitlines()
 
     @property
     def environment(self) -> dict[str, Any]:
         """See `mbrl_async.tracking.environment.Environment`."""
-        return dict(json.loads(self.fetch("environment.json").read_text()))
+        return dict(json.loads(self.fetch(ENVIRONMENT_FILE).read_text()))
 
 
 def default_uri() -> str:
@@ -116,6 +117,8 @@ def compose_again(recorded: RecordedRun, overrides: Sequence[str]) -> tuple[Dict
     before, _ = _compose(said, [])
     after, choices = _compose(said, settings_among(overrides))
     config = _on_top(recorded.config, before, after)
+    for key in _named_settings(settings_among(overrides), choices):
+        _copy(key, after, config)
     require_trusted(config, overrides)
     return OmegaConf.create(config), choices
 
@@ -155,6 +158,25 @@ def _without_orphan(overrides: Sequence[str], error: HydraException) -> list[str
     """The overrides but those of the key that Hydra does not find."""
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     return [each for each in overrides if unknown is None or not each.startswith(f"{unknown[1]}=")]
+
+
+def _named_settings(overrides: Sequence[str], choices: Mapping[str, str]) -> Iterator[str]:
+    """The keys of those that set a value: it counts also where `conf/` has the same one by now."""
+    for override in overrides:
+        key, equals, _ = override.lstrip("+").partition("=")
+        if equals and not key.startswith("~") and key not in choices:
+            yield key
+
+
+def _copy(key: str, source: Mapping[str, Any], target: dict[str, Any]) -> None:
+    """A setting with a dotted key, if `source` has it and `target` a group for it."""
+    group, _, below = key.partition(".")
+    if group not in source:
+        return
+    if not below:
+        target[group] = source[group]
+    elif isinstance(source[group], Mapping) and isinstance(target.get(group), dict):
+        _copy(below, source[group], target[group])
 
 
 def _on_top(stored: Any, before: Any, after: Any) -> Any:

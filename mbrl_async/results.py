@@ -18,6 +18,7 @@ from mbrl_async.wiring import Channels
 POLICY_FILE = "policy.safetensors"
 MODEL_FILE = "model.safetensors"
 TRAJECTORIES_FILE = "trajectories.safetensors"
+RESULT_FILES = (TRACE_FILE, TRAJECTORIES_FILE, POLICY_FILE, MODEL_FILE)
 
 
 def write_results(directory: Path, channels: Channels, summary: RunSummary) -> None:
@@ -27,6 +28,12 @@ def write_results(directory: Path, channels: Channels, summary: RunSummary) -> N
     write_trajectories(directory / TRAJECTORIES_FILE, channels.trajectories.history)
     _write_parameters(directory / POLICY_FILE, channels.policies)
     _write_parameters(directory / MODEL_FILE, channels.models)
+
+
+def remove_results(directory: Path) -> None:
+    """Those of another run that had the same folder: not every run leaves all of them."""
+    for name in RESULT_FILES:
+        (directory / name).unlink(missing_ok=True)
 
 
 def write_trajectories(path: Path, trajectories: Sequence[Trajectory]) -> None:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.config import ConfigError
-from mbrl_async.job import CHECKPOINT, IDENTITY_FILE, OUTPUT_TAG, OVERRIDES_FILE, Job
+from mbrl_async.job import OUTPUT_TAG, Job
+from mbrl_async.run_folder import CONFIG_FILE, HYDRA_FOLDER, LOG_FILE, OVERRIDES_FILE, Identity
 from mbrl_async.search_path import settings_among
 from mbrl_async.tracking.store import open_store
 from mbrl_async.trust import foreign_settings, require_trusted
 
 MAY_CHANGE = ("stop.", "checkpoint.", "tracking.uri", "resume")
 """Beginnings of the settings that a resumed run may have different from before: none alters what its workers do."""
-
-
-HYDRA_FOLDER, LOG_FILE = ".hydra", "main.log"
-"""What Hydra puts into the folder of every run."""
-
-
-@dataclass(frozen=True)
-class _Identity:
-    """What a run's folder says about itself."""
-
-    run_id: str
-    tracking_uri: str
-    choices: Mapping[str, str]
 
 
 def resumed(job: Job) -> Job:
@@ -44,9 +30,9 @@ def resumed(job: Job) -> Job:
         TrackingError: MLflow cannot be used as configured.
     """
     output = _output(job.cfg)
-    identity = _identity(output)
+    identity = Identity.read(output)
     _require_the_same_run(str(job.cfg.resume), output, identity)
-    cfg = OmegaConf.load(output / "config.yaml")
+    cfg = OmegaConf.load(output / CONFIG_FILE)
     assert isinstance(cfg, DictConfig), "it was written by a job"
     config = OmegaConf.to_container(cfg)
     given = settings_among(job.overrides)  # nothing is looked for: the configuration is stored
@@ -85,7 +71,7 @@ def use_folder_of(job: Job, unused: Path) -> None:
             folder.rmdir()
 
 
-def _require_the_same_run(named: str, output: Path, identity: _Identity) -> None:
+def _require_the_same_run(named: str, output: Path, identity: Identity) -> None:
     """A folder that was used again is no longer that of the run which MLflow knows it by."""
     if not Path(named).is_dir() and named != identity.run_id:
         raise ConfigError(
@@ -130,14 +116,3 @@ def _output(cfg: DictConfig) -> Path:
             "run, or its folder under outputs/."
         ) from error
     return Path(tags.get(OUTPUT_TAG, named))
-
-
-def _identity(output: Path) -> _Identity:
-    path = output / CHECKPOINT / IDENTITY_FILE
-    try:
-        return _Identity(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"resume: {path} is not there or not what a run wrote, so nothing says how to go on; give the folder of "
-            "a run."
-        ) from error

@@ -13,17 +13,17 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mbrl_async.analysis.comparison import read_compared_runs
 from mbrl_async.analysis.kept_runs import NAMING_TAGS, read_runs
-from mbrl_async.analysis.objectives import Objective
+from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.report import RUNS_FILE
 from mbrl_async.analysis.series import NO_VARIANT, ComparedRun
 from mbrl_async.config import ConfigError
-from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND
+from mbrl_async.tracking.run import KIND_TAG, REPLAYS_TAG, SWEEP_KIND
 from mbrl_async.tracking.store import all_experiments, all_runs, open_store
 
 SWEEPS = f"tags.{KIND_TAG} = '{SWEEP_KIND}'"
 
 TOLD = 6
-"""So many runs that did not finish are told by their names."""
+"""So many runs that are left out are told by their names."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,11 @@ def select(
         return Selection("+".join(dict.fromkeys(map(_name, files))), list(kept.values()))
     client = open_store(uri)
     name, runs, parent = _recorded(client, uri, experiment, sweep)
-    finished = [run for run in runs if run.info.status == "FINISHED"]
+    first_made = [run for run in runs if REPLAYS_TAG not in run.data.tags]
+    finished = [run for run in first_made if run.info.status == "FINISHED"]
     stored = {run.run_id: run for run in read_compared_runs(client, finished, outcomes)}
-    return Selection(name, list((kept | stored).values()), parent, _unfinished(runs, finished))
+    notes = [*_unfinished(first_made, finished), *_empty(finished), *_replays(len(runs) - len(first_made))]
+    return Selection(name, list((kept | stored).values()), parent, notes)
 
 
 def _name(file: Path) -> str:
@@ -97,10 +99,35 @@ def _unfinished(runs: Sequence[Run], finished: Sequence[Run]) -> list[str]:
     missing = [run for run in runs if run.info.status != "FINISHED" and _configuration(run) not in done]
     if not missing:
         return []
-    told = ", ".join(f"{run.info.run_name} ({run.info.status})" for run in missing[:TOLD])
-    more = f" and {len(missing) - TOLD} more" if len(missing) > TOLD else ""
     number = "1 run that is not finished is" if len(missing) == 1 else f"{len(missing)} runs that are not finished are"
-    return [f"{number} left out: {told}{more}."]
+    return [f"{number} left out: {_told([f'{run.info.run_name} ({run.info.status})' for run in missing])}."]
+
+
+def _empty(finished: Sequence[Run]) -> list[str]:
+    """One sentence, if there are runs whose time was over before their first trajectory was."""
+    empty = [str(run.info.run_name) for run in finished if RETURN.metric not in run.data.metrics]
+    if not empty:
+        return []
+    number = (
+        "1 finished run has no trajectory and is"
+        if len(empty) == 1
+        else f"{len(empty)} finished runs have no trajectory and are"
+    )
+    return [f"{number} left out: {_told(empty)}."]
+
+
+def _replays(number: int) -> list[str]:
+    """One sentence, if there are any: they are runs that take part already."""
+    return (
+        []
+        if number == 0
+        else [f"Left out, because they only repeat others: {number} replay{'s' if number > 1 else ''}."]
+    )
+
+
+def _told(names: Sequence[str]) -> str:
+    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+    return f"{', '.join(names[:TOLD])}{more}"
 
 
 def _configuration(run: Run) -> tuple[object, ...]:

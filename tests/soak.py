@@ -27,9 +27,10 @@ from mlflow import MlflowClient
 from mbrl_async.checkpoint.codec import decode
 from mbrl_async.checkpoint.journal import entries
 from mbrl_async.envs.linear_quadratic import LinearQuadratic
-from mbrl_async.job import CHECKPOINT, Job, run_job
+from mbrl_async.job import Job, run_job
 from mbrl_async.results import read_trajectories
 from mbrl_async.resume import resumed
+from mbrl_async.run_folder import CHECKPOINT
 from mbrl_async.runtime.schedule import COLLECT, WORKERS
 from mbrl_async.runtime.trace import read_trace
 from mbrl_async.types import FloatArray

@@ -25,9 +25,10 @@ from mbrl_async.algorithms.model_based import ImaginedPolicyImprovement
 from mbrl_async.checkpoint.codec import decode
 from mbrl_async.checkpoint.journal import entries
 from mbrl_async.envs.linear_quadratic import LinearQuadratic
-from mbrl_async.job import ARTIFACT_SECONDS, CHECKPOINT, Job, WorkerFailedError, run_job
+from mbrl_async.job import ARTIFACT_SECONDS, Job, WorkerFailedError, run_job
 from mbrl_async.results import read_trajectories, write_results
 from mbrl_async.resume import resumed
+from mbrl_async.run_folder import CHECKPOINT
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL
 from mbrl_async.runtime.stop import Ending
 from mbrl_async.tracking.run import PATIENCE

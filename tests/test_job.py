@@ -79,6 +79,20 @@ def test_a_finished_job_leaves_everything(job, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_what_else_is_in_the_folder_is_left_alone_but_for_another_runs_results(job, tmp_path):
+    output = tmp_path / "output"
+    output.mkdir()
+    for name in ("private.txt", "policy.safetensors"):
+        (output / name).touch()
+    run_job(job(*FIXED_COSTS, "algorithm=mb_mpc"))  # leaves no policy
+    client, run = only_run(tmp_path)
+    artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert "model.safetensors" in artifacts
+    assert not artifacts & {"private.txt", "policy.safetensors", "checkpoint"}
+    assert (output / "private.txt").exists()
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_metrics_have_true_env_steps_and_the_runs_clock(job, tmp_path):
     run_job(job(*FIXED_COSTS))
     client, run = only_run(tmp_path)

@@ -96,6 +96,21 @@ def test_what_was_recorded_counts_even_if_defaults_have_changed(client, recordin
     assert choices["env"] == "linear_quadratic"
 
 
+def test_an_override_counts_even_if_it_is_the_default_by_now(client, recording, tmp_path):
+    def alter(path: Path) -> None:
+        config = OmegaConf.load(path)
+        config.dynamics.training.batch_size, config.seed = 77, 5
+        OmegaConf.save(config, path)
+
+    run_id = altered(client, recording, tmp_path / "copy", "config.yaml", alter)
+    recorded = RecordedRun(client, run_id, tmp_path / "files")
+    default = compose_again(recorded, [])[0]
+    assert (default.dynamics.training.batch_size, default.seed) == (77, 5)
+    asked, _ = compose_again(recorded, ["dynamics.training.batch_size=256", "++seed=0", "algorithm=me_trpo"])
+    assert (asked.dynamics.training.batch_size, asked.seed) == (256, 0)
+    assert asked.dynamics.ensemble == default.dynamics.ensemble
+
+
 def test_another_group_option_takes_the_place_of_the_recorded_one(client, recording, tmp_path):
     recorded = RecordedRun(client, recording, tmp_path)
     cfg, choices = compose_again(recorded, ["backend=threads", "algorithm=me_ppo"])

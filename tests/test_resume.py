@@ -26,12 +26,15 @@ from mbrl_async.checkpoint.lock import LOCK_FILE
 from mbrl_async.checkpoint.snapshots import SnapshotFolder
 from mbrl_async.config import ConfigError
 from mbrl_async.envs.linear_quadratic import LinearQuadratic
-from mbrl_async.job import CHECKPOINT, Job, WorkerFailedError, run_job
+from mbrl_async.job import Job, WorkerFailedError, run_job
+from mbrl_async.results import read_trajectories
 from mbrl_async.resume import resumed, use_folder_of
+from mbrl_async.run_folder import CHECKPOINT
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.runtime.redo import go_on
 from mbrl_async.runtime.simulated import _Simulation
 from mbrl_async.runtime.trace import read_trace
+from mbrl_async.tracking.run import current_parameters
 from tests.recordings import no_figures
 from tests.small import FEW_STEPS, SMALL, composed
 
@@ -215,7 +218,20 @@ def test_a_failed_run_goes_on_from_its_last_step_and_a_finished_one_can_be_exten
     run_job(longer)
     assert left_by(failing, client) == left_by(longer, client)
     assert "stop.trajectories=7" in (failing.output / "overrides.txt").read_text().splitlines()
-    assert client.get_run(run_id(failing, client)).data.tags["resumed"] == "2"
+    run = client.get_run(run_id(failing, client))
+    assert run.data.tags["resumed"] == "2"
+    assert run.data.params["stop.trajectories"] == "5", "MLflow lets nobody change it"
+    assert current_parameters(run) == run.data.params | {"stop.trajectories": "7"}
+
+
+def test_a_run_whose_folder_moved_is_found_there_the_next_time(job, resume, client, tmp_path):
+    moving, moved = job("moving", *ASYNC, "stop.trajectories=2"), tmp_path / "moved"
+    run_job(moving)
+    identifier = run_id(moving, client)
+    shutil.move(moving.output, moved)
+    resume(moved, "stop.trajectories=3")
+    resume(identifier, "stop.trajectories=4")
+    assert len(read_trajectories(moved / "trajectories.safetensors")) == 4
 
 
 @pytest.mark.parametrize("override", ["seed=1", "schedule=sync", "dynamics.ensemble.members=4", "pace.factor=0.5"])

@@ -8,9 +8,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from mbrl_async.analysis.series import make_series
 from mbrl_async.config import ConfigError
 from mbrl_async.selection import select
-from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND
+from mbrl_async.tracking.run import KIND_TAG, REPLAYS_TAG, SWEEP_KIND
 from mbrl_async.tracking.store import experiment_id
 from tests.analysis.synthetic import TAGS
 
@@ -49,3 +50,32 @@ def test_a_sweep_is_found_on_whatever_page_its_experiment_is(client: MlflowClien
     assert select(client.tracking_uri, None, "nightly", [], []).parent == sweep.info.run_id
     with pytest.raises(ConfigError, match=r"there are newer 3, .*, oldest, "):
         select(client.tracking_uri, "none", None, [], [])
+
+
+def test_what_is_left_out_is_told(client: MlflowClient):
+    """A replay is a run that takes part already; a run whose seconds were over at once has nothing to compare."""
+    identifier = experiment_id(client, "partly empty")
+    for seed, tags, metrics in ((0, {}, True), (0, {REPLAYS_TAG: "0123"}, True), (1, {}, False), (2, {}, False)):
+        run = client.create_run(identifier, tags={**TAGS, "seed": str(seed), **tags}, run_name=f"seed {seed}")
+        if metrics:
+            for metric in ("collect/return", "run/trajectories"):
+                client.log_metric(run.info.run_id, metric, 1.0)
+        client.set_terminated(run.info.run_id)
+    selection = select(client.tracking_uri, "partly empty", None, [], [])
+    assert [run.seed for run in selection.runs] == [0]
+    assert selection.notes == [
+        "2 finished runs have no trajectory and are left out: seed 1, seed 2.",
+        "Left out, because they only repeat others: 1 replay.",
+    ]
+
+
+def test_a_run_that_was_extended_is_compared_as_one_that_was_as_long_from_the_start(client: MlflowClient):
+    identifier = experiment_id(client, "extended")
+    for seed, parameter, tags in ((0, "60", {"changed.stop.trajectories": "120"}), (1, "120", {})):
+        run = client.create_run(identifier, tags={**TAGS, "seed": str(seed), **tags})
+        client.log_param(run.info.run_id, "stop.trajectories", parameter)
+        for metric in ("collect/return", "run/trajectories"):
+            client.log_metric(run.info.run_id, metric, 1.0)
+        client.set_terminated(run.info.run_id)
+    ((series,), _) = make_series(select(client.tracking_uri, "extended", None, [], []).runs)
+    assert [run.parameters["stop.trajectories"] for run in series.runs] == ["120", "120"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbrl_async.analysis.series import Series, differing_parameters
+from mbrl_async.analysis.series import NO_VARIANT, Series, differing_parameters
+
+OF_THE_SCHEDULE = ("schedule.", "iteration.")
+"""Beginnings of the names of parameters in which a series has to differ from its baseline."""
 
 
 def baseline_of(series: Series, others: Sequence[Series], schedules: Sequence[str]) -> Series | None:
@@ -17,6 +20,17 @@ def baseline_of(series: Series, others: Sequence[Series], schedules: Sequence[st
     if len(candidates) > 1:
         candidates = _with_the_same_settings(series, candidates)
     return candidates[0] if len(candidates) == 1 else None
+
+
+def settings_besides_the_schedule(series: Series, baseline: Series) -> dict[str, tuple[str, str]]:
+    """Those in which the series differs from its baseline -> its own value and the baseline's."""
+    both = sorted(series.parameters.keys() & baseline.parameters.keys())
+    values = {name: (series.parameters[name], baseline.parameters[name]) for name in both}
+    return {
+        name: (own, base)
+        for name, (own, base) in values.items()
+        if own != base and not name.startswith((*NO_VARIANT, *OF_THE_SCHEDULE))
+    }
 
 
 def without_baseline(series: Sequence[Series], schedules: Sequence[str]) -> list[str]:

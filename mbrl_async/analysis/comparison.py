@@ -20,9 +20,13 @@ from mbrl_async.analysis.paper_curves import PaperCurve, paper_curve
 from mbrl_async.analysis.series import ComparedRun, Series, make_series
 from mbrl_async.analysis.speedup import Reach, Speedup, overall_ratio, reach, speedup
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, interquartile_mean, mean
+from mbrl_async.tracking.run import current_parameters
 
 Pair = tuple[Series, Series]
 """A series and its baseline."""
+
+PAPER_LENGTHS = {"env.horizon": 200.0, "pace.factor": 1.0}
+"""Of the authors' trajectories; a run of before these were settings has the same."""
 
 STATISTICS = {"mean": mean, "interquartile mean": interquartile_mean}
 
@@ -79,6 +83,8 @@ class Comparison:
     flags: Sequence[str]
     curves: Sequence[SeriesCurve]
     summaries: Sequence[SeriesSummary]
+    pairs: Sequence[Pair]
+    """Those that have a baseline."""
     speedups: Sequence[Speedup]
     """Of the return."""
     reaches: Sequence[Reach]
@@ -143,6 +149,7 @@ def compare(
             for axis in objective.axes
         ],
         summaries=[_summary(each, objectives, resampling) for each in series],
+        pairs=pairs,
         speedups=[
             speedup(*pair, axis, fraction, resampling)
             for pair in comparable
@@ -172,7 +179,7 @@ def _read(client: MlflowClient, run: Run, outcomes: Collection[Objective]) -> Co
         run_id=run.info.run_id,
         started=run.info.start_time,
         tags=run.data.tags,
-        parameters=run.data.params,
+        parameters=current_parameters(run),
         curves={name: read_curve(client, run.info.run_id, name, run.info.start_time) for name in metrics},
         measures=read_measures(client, run.info.run_id, run.data.metrics),
     )
@@ -194,9 +201,17 @@ def _curve(series: Series, objective: Objective, axis: str, resampling: Resampli
 
 
 def _paper_curve(series: Series, axis: str) -> PaperCurve | None:
+    if not _takes_as_long(series, axis):
+        return None
     return paper_curve(
         task=series.task, algorithm=series.algorithm, schedule=series.schedule, variant=series.variant, axis=axis
     )
+
+
+def _takes_as_long(series: Series, axis: str) -> bool:
+    """Whether trajectories are as long as the authors', in steps and, where it matters, in time."""
+    horizon, pace = (float(series.parameters.get(name, usual)) for name, usual in PAPER_LENGTHS.items())
+    return horizon == PAPER_LENGTHS["env.horizon"] and (axis != "seconds" or pace == PAPER_LENGTHS["pace.factor"])
 
 
 def _summary(series: Series, objectives: Sequence[Objective], resampling: Resampling) -> SeriesSummary:

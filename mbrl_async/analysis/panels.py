@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
@@ -65,7 +66,8 @@ def draw_panels(comparison: Comparison) -> list[Panel]:
 
 
 def _name(task: str, objective: Objective, axis: str) -> str:
-    return "_".join([task, *([] if objective == RETURN else [objective.name]), axis])
+    safe = re.sub(r"[^\w.-]", "_", task)  # a task in a folder of `conf/env/` has a slash in its name
+    return "_".join([safe, *([] if objective == RETURN else [objective.name]), axis])
 
 
 def draw_curves(

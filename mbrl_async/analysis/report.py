@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from mbrl_async.analysis.baselines import settings_besides_the_schedule
 from mbrl_async.analysis.comparison import Comparison, SeriesSummary
 from mbrl_async.analysis.csv_files import final_title, write_numbers, write_trajectories
 from mbrl_async.analysis.kept_runs import write_runs
@@ -59,7 +60,7 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
 
 
 def make_tables(comparison: Comparison) -> list[Table]:
-    """Final returns and outcomes, speed-ups, and what explains them, at last; without those that would be empty."""
+    """Final returns and outcomes, speed-ups, and at last what explains them; without those that would be empty."""
     others = [each for each in comparison.objectives if each != RETURN]
     tables = [
         _final_values(comparison, RETURN),
@@ -67,6 +68,7 @@ def make_tables(comparison: Comparison) -> list[Table]:
         _overall(comparison),
         *(table(comparison, each) for each in others for table in (_final_values, _reaches)),
         _explanations(comparison),
+        _settings(comparison),
     ]
     return [table for table in tables if table.rows]
 
@@ -180,6 +182,17 @@ def _explanations(comparison: Comparison) -> Table:
     ]
     note = "Means over the seeds; staleness is the median over a run's steps, shares are of the whole run."
     return Table("What explains it", note, ("task", "series", *known), rows)
+
+
+def _settings(comparison: Comparison) -> Table:
+    rows = [
+        (series.task, series.label, baseline.label, name, *values)
+        for series, baseline in comparison.pairs
+        for name, values in settings_besides_the_schedule(series, baseline).items()
+    ]
+    header = ("task", "series", "baseline", "setting", "series' value", "baseline's value")
+    note = "Where a series and its baseline differ in more than the schedule, as the paper's settings do."
+    return Table("Settings besides the schedule", note, header, rows)
 
 
 def _measure(summary: SeriesSummary, name: str) -> str:

@@ -46,15 +46,18 @@ def main() -> None:
         raise SystemExit(
             f"There is no experiment {arguments.experiment} in {arguments.uri}: see the names in mlflow ui."
         )
-    runs = all_runs(client, [experiment.experiment_id], "status = 'FINISHED'")
+    runs = all_runs(client, [experiment.experiment_id])
     # A sweep has a run of its own, without a trajectory.
-    collected = [run for run in runs if "collect/return" in run.data.metrics]
+    finished = [run for run in runs if run.info.status == "FINISHED"]
+    collected = [run for run in finished if "collect/return" in run.data.metrics]
     first_made = [run for run in collected if not {REPLAYS_TAG, REPRODUCES_TAG} & run.data.tags.keys()]
     lines = [summarise(read_run(client, run.info.run_id), arguments.first, arguments.last) for run in first_made]
     console = Console()
     console.print(_table(lines, arguments.first, arguments.last))
     if len(first_made) < len(collected):
         console.print(f"Replays and reproductions, left out: {len(collected) - len(first_made)}.", highlight=False)
+    if len(finished) < len(runs):
+        console.print(f"Runs that are not finished, left out: {len(runs) - len(finished)}.", highlight=False)
 
 
 def summarise(run: RunHistory, first: int, last: int) -> Line:

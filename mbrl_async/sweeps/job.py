@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.config import ConfigError
-from mbrl_async.job import OVERRIDES_FILE, Job, run_job
+from mbrl_async.job import Job, run_job
+from mbrl_async.run_folder import OVERRIDES_FILE
 from mbrl_async.sweeps.outcome import JobStatus, Outcome
 from mbrl_async.sweeps.record import Sweep, configuration_digest, finished_run
 from mbrl_async.tracking.environment import usable_cores
@@ -40,7 +41,7 @@ def run_job_of_sweep(job: Job, *, number: int, sweep_directory: Path, parallel_j
     job = _in_its_own_folder(job)
 
     def end(status: JobStatus, reason: str = "") -> None:
-        Outcome(number, list(job.overrides), status, reason).write(job.output)
+        Outcome(number, list(job.overrides), status, reason).write(sweep_directory)
 
     try:
         score, status = _run_or_skip(job, number, Sweep.read(sweep_directory), parallel_jobs)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-OUTCOME_FILE = "outcome.json"
+OUTCOMES = "outcomes"
+"""The folder, in the sweep's, of a file for each job: jobs' own folders are where `hydra.sweep.subdir` says."""
 
 JobStatus = Literal["finished", "skipped", "failed", "refused", "interrupted"]
 """`skipped`: it was finished before; `refused`: its configuration cannot be used, nothing was started."""
@@ -26,27 +27,28 @@ class Outcome:
     """How one job ended."""
 
     job: int
-    """Its number in the sweep, from 0; also the name of its folder."""
+    """Its number in the sweep, from 0; also the name of its file."""
     overrides: Sequence[str]
     status: JobStatus
     reason: str = ""
     """Why, if it was no success."""
 
-    def write(self, directory: Path) -> None:
-        """Into the job's own folder."""
+    def write(self, sweep_directory: Path) -> None:
+        """Into the sweep's folder."""
+        directory = sweep_directory / OUTCOMES
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / OUTCOME_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        (directory / f"{self.job}.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 def read_outcomes(sweep_directory: Path) -> list[Outcome]:
     """Of all jobs that have ended so far, in the order of their numbers."""
-    files = sweep_directory.glob(f"*/{OUTCOME_FILE}")
+    files = (sweep_directory / OUTCOMES).glob("*.json")
     return sorted((Outcome(**json.loads(file.read_text())) for file in files), key=lambda outcome: outcome.job)
 
 
 def forget_outcomes(sweep_directory: Path) -> None:
     """Before a sweep is started again."""
-    for file in sweep_directory.glob(f"*/{OUTCOME_FILE}"):
+    for file in (sweep_directory / OUTCOMES).glob("*.json"):
         file.unlink()
 
 

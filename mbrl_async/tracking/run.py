@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, Run
 
 from mbrl_async.runtime.trace import Counters, StepRecord
 from mbrl_async.tracking.errors import reason
@@ -25,6 +25,9 @@ SWEEP_KIND = "sweep"
 
 REPLAYS_TAG, REPRODUCES_TAG = "replays", "reproduces"
 """Of a run that was made like another one: the id of that one."""
+
+CHANGED_TAG = "changed."
+"""Beginning of the name of a tag that tells what a parameter is since a resumption: MLflow lets none be changed."""
 
 Step = tuple[StepRecord, Metrics, Counters]
 """What an `Observer` hears of."""
@@ -110,6 +113,11 @@ class MlflowRun:
                 [each for each in metrics if (each.timestamp, each.value) not in known.get(each.key, set())]
             )
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags, whatever they said before."""
+        for name, value in tags.items():
+            self._client.set_tag(self.run_id, name, value)
+
     def count(self, tag: str) -> None:
         """Add 1 to a tag that counts; without it, there was none so far."""
         so_far = int(self._client.get_run(self.run_id).data.tags.get(tag, 0))
@@ -118,21 +126,21 @@ class MlflowRun:
     def log_artifacts(
         self,
         directory: Path,
+        names: Collection[str],
         below: str | None = None,
         patience: float = ARTIFACTS_PATIENCE,
-        without: Collection[str] = (),
     ) -> None:
-        """Copy the files of `directory` to the artifacts, in the folder `below`; waits for at most `patience` seconds.
+        """Copy files and folders of `directory` to the artifacts, in the folder `below`.
 
-        What is named in `without` is left out.
+        Waits for at most `patience` seconds. Those of the `names` that are not there are left out.
 
         Does not raise, because the files are safe where they are: says so if MLflow does not take them.
         """
 
         def copy() -> None:
-            for path in sorted(directory.iterdir()):
-                if path.name not in without:
-                    self._client.log_artifact(self.run_id, str(path), below)
+            for name in names:
+                if (directory / name).exists():
+                    self._client.log_artifact(self.run_id, str(directory / name), below)
 
         failure = _attempt(copy, patience)
         if failure is not None:
@@ -164,6 +172,19 @@ class MlflowRun:
         if failure is not None:
             log.error("MLflow run %s ended as %s, but MLflow shows it as RUNNING (%s).", self.run_id, status, failure)
         return failure is None
+
+
+def changed_tags(config: Mapping[str, object]) -> dict[str, str]:
+    """Tags that tell what parameters are from now on, named as `MlflowRun.log_parameters` does."""
+    return {f"{CHANGED_TAG}{name}": shorten(str(value)) for name, value in flatten(config)}
+
+
+def current_parameters(run: Run) -> dict[str, str]:
+    """The run's parameters, as they are since it was resumed."""
+    changed = {
+        name.removeprefix(CHANGED_TAG): value for name, value in run.data.tags.items() if name.startswith(CHANGED_TAG)
+    }
+    return {**run.data.params, **changed}
 
 
 def flatten(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mbrl_async.analysis.baselines import baseline_of, without_baseline
+from mbrl_async.analysis.baselines import baseline_of, settings_besides_the_schedule, without_baseline
 from mbrl_async.analysis.series import Series
 from tests.analysis.synthetic import run, series
 
@@ -51,3 +51,9 @@ def test_who_has_none_is_told_why():
         "No run has the schedule sync or in_order: there is no speed-up."
     ]
     assert without_baseline(variants, ["sync"]) == []
+
+
+def test_settings_besides_the_schedule_are_told_with_both_values():
+    asynchronous = one("async", collectors="2", schedule__cycle="a", torch_threads__collect="2", own="1")
+    sync = one("sync", collectors="1", schedule__cycle="b")
+    assert settings_besides_the_schedule(asynchronous, sync) == {"collectors": ("2", "1")}

@@ -22,7 +22,7 @@ def run_id(client: MlflowClient, tmp_path: Path) -> str:
         run.on_step(record, {"collect/return": -record.finish}, Counters(env_steps=200 * record.index))
     (tmp_path / "artifacts").mkdir()
     write_trace(tmp_path / "artifacts" / TRACE_FILE, TRACE)
-    run.log_artifacts(tmp_path / "artifacts")
+    run.log_artifacts(tmp_path / "artifacts", [TRACE_FILE])
     run.finish("FINISHED")
     return run.run_id
 

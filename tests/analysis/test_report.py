@@ -145,6 +145,31 @@ def test_several_variants_of_one_task_are_not_several_tasks():
     assert not [flag for flag in two_tasks().flags if "over all tasks" in flag]
 
 
+def test_a_task_in_a_folder_has_its_pictures(tmp_path: Path):
+    runs = [run(seed, np.sqrt, tags={"env": "mine/arm"}) for seed in range(2)]
+    resampling = Resampling(0.95, 10, np.random.default_rng(0))
+    paths = write_report(
+        compare("x", runs, baselines=["sync"], fractions=[1.0], outcomes={}, resampling=resampling), tmp_path
+    )
+    assert [path.name for path in paths if path.suffix == ".svg"] == ["mine_arm_env_steps.svg", "mine_arm_seconds.svg"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "axes"),
+    [
+        ({}, ["env_steps", "seconds"]),
+        ({"env.horizon": "200", "pace.factor": "1"}, ["env_steps", "seconds"]),
+        ({"pace.factor": "0.5"}, ["env_steps"]),
+        ({"env.horizon": "10"}, []),
+    ],
+)
+def test_the_authors_curve_is_shown_where_trajectories_take_as_long(parameters, axes):
+    resampling = Resampling(0.95, 10, np.random.default_rng(0))
+    runs = [run(0, np.sqrt, parameters=parameters)]
+    result = compare("x", runs, baselines=["sync"], fractions=[1.0], outcomes={}, resampling=resampling)
+    assert [curve.axis for curve in result.curves if curve.paper is not None] == axes
+
+
 def test_steps_and_time_of_a_series_are_those_of_its_shortest_run():
     final, *_ = make_tables(two_tasks())
     assert {(task, series): (steps, seconds) for task, series, *_, steps, seconds in final.rows} == {

@@ -78,6 +78,11 @@ def test_a_refused_job_raises_nothing_and_says_why(run_next: RunNext):
     )
 
 
+def test_an_outcome_is_found_wherever_the_jobs_folder_is(run_next: RunNext):
+    _, outcome = run_next("stop.trajectories=0", folder="hopper/async/0")  # hydra.sweep.subdir
+    assert outcome.status == "refused"
+
+
 def test_an_interrupted_job_interrupts_the_sweep(run_next: RunNext, monkeypatch, tmp_path):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

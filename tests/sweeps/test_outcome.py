@@ -18,7 +18,7 @@ def printed(*outcomes: Outcome) -> str:
 
 def test_outcomes_are_read_in_the_order_of_the_jobs_until_they_are_forgotten(tmp_path: Path):
     for outcome in (FAILED, FINISHED, REFUSED):
-        outcome.write(tmp_path / str(outcome.job))
+        outcome.write(tmp_path)
     assert read_outcomes(tmp_path) == [REFUSED, FINISHED, FAILED]
     forget_outcomes(tmp_path)
     assert read_outcomes(tmp_path) == []

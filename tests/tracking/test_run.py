@@ -115,8 +115,10 @@ def test_artifacts_are_copied_also_after_the_end(client: MlflowClient, experimen
     run.finish("FINISHED")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "a.png").write_bytes(b"picture")
-    run.log_artifacts(tmp_path)
+    (tmp_path / "private.txt").touch()
+    run.log_artifacts(tmp_path, ["figures", "missing.txt"])
     assert Path(client.download_artifacts(run.run_id, "figures/a.png")).read_bytes() == b"picture"
+    assert [artifact.path for artifact in client.list_artifacts(run.run_id)] == ["figures"]
 
 
 class BrokenClient:
@@ -141,7 +143,7 @@ def test_a_store_that_stays_away_stops_nothing_and_is_told(
     run = start(BrokenClient(client, hang), experiment, patience=dict.fromkeys(PATIENCE, 0.05))
     step(run, finish=1.0, env_steps=1, length=1.0, value=2.0)
     (tmp_path / "file").touch()
-    run.log_artifacts(tmp_path, patience=0.05)
+    run.log_artifacts(tmp_path, ["file"], patience=0.05)
     run.finish("KILLED")
     sentences = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(sentences) == 3

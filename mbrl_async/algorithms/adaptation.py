@@ -6,7 +6,7 @@ Shape letters besides those of `types.py`: J tasks, N samples of a task, P param
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -37,9 +37,22 @@ def split(rollouts: Rollouts, advantages: Tensor, rows: int = ROWS) -> list[Samp
 
 
 def thin(rollouts: Rollouts, advantages: Tensor, interval: int) -> Samples:
-    """The samples of every `interval`-th time step, which stand for all of them."""
-    samples = _steps(rollouts, advantages, slice(None, None, interval))
+    """The samples of every `interval`-th time step, which stand for all of them.
+
+    The interval is for rollouts that reach the horizon. Of those that end early steps are taken more often, in
+    proportion to their mean length, so that about as many samples remain.
+    """
+    reached = float(rollouts.ends.lengths.double().mean()) / len(advantages)
+    samples = _happened(_steps(rollouts, advantages, slice(None, None, max(1, round(interval * reached)))))
     return replace(samples, weights=samples.weights / samples.weights.sum(1, keepdim=True))
+
+
+def _happened(samples: Samples) -> Samples:
+    """Those that count, and as many that do not as make all tasks alike, behind them."""
+    counts = samples.weights > 0  # (J, N)
+    order = counts.logical_not().sort(dim=1, stable=True).indices[:, : int(counts.sum(1).max())]  # (J, n)
+    tasks = torch.arange(len(order), device=order.device)[:, None]
+    return Samples(*(getattr(samples, field.name)[tasks, order] for field in fields(samples)))
 
 
 def _steps(rollouts: Rollouts, advantages: Tensor, steps: slice) -> Samples:

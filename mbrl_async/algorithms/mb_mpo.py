@@ -110,6 +110,7 @@ class MBMPO:
         maximum = self._trust_region.maximise(objective)
         require_finite(maximum.parameters, "A policy parameter after the update")
         assign(list(policy.parameters()), maximum.parameters)
+        policy.lift_to_floor()
         self._adapted = stack.named(objective.adapted if maximum.accepted else adapted)
         return maximum.metrics | {
             "imagined_return": float(before.undiscounted_returns.mean()),

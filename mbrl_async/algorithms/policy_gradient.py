@@ -48,6 +48,7 @@ class PolicyGradientImprovement:
         happened = rollouts.ends.happened(len(advantages))  # (T, R), with N steps
         observations = rollouts.observations[:-1][happened]  # (N, O)
         metrics = self._update.update(policy, observations, rollouts.actions[happened], advantages[happened])
+        policy.lift_to_floor()
         require_finite(flatten(list(policy.parameters())), "A policy parameter after the update")
         return metrics | {"log_std": float(policy.log_std.detach().mean())}
 

@@ -179,5 +179,8 @@ class TransitionBuffer:
     def _held_out_of(self, size: int) -> int:
         """How many of the next `size` rows are held out, so that of all rows so far the fraction is."""
         before = self._train.appended + self._validation.appended
-        held_out_before = round(before * self._validation_fraction)
-        return round((before + size) * self._validation_fraction) - held_out_before
+        return self._held_out_in_all(before + size) - self._held_out_in_all(before)
+
+    def _held_out_in_all(self, rows: int) -> int:
+        """The fraction of them; of two or more at least one, and not all."""
+        return max(0, min(rows - 1, max(1, round(rows * self._validation_fraction))))

@@ -61,7 +61,7 @@ class Ensemble(torch.nn.Module):
             device: where the ensemble computes.
         """
         super().__init__()
-        self._observation_limit = observation_limit
+        self.observation_limit = observation_limit
         self._observation_deviations = observation_deviations
         self._shapes = ((members, observation_size), (members, action_size))
         sizes = [observation_size + action_size, *hidden, observation_size + signals]
@@ -90,7 +90,7 @@ class Ensemble(torch.nn.Module):
         mean, std = self.input_normaliser.mean[..., :size], self.input_normaliser.std[..., :size]
         deviations = torch.inf if self._observation_deviations is None else self._observation_deviations
         reach = torch.where(std == 0, torch.inf, deviations * std)  # what never changed stays where a rollout began
-        limit = self._observation_limit
+        limit = self.observation_limit
         return (mean - reach).clamp(-limit, limit), (mean + reach).clamp(-limit, limit)
 
     def fit_normalisation(self, transitions: MemberTransitions) -> None:

@@ -59,6 +59,11 @@ class GaussianMLP(torch.nn.Module):
         """The distribution of the action after each observation (..., O)."""
         return Gaussian(self.mean(observations), self._floored_log_std)
 
+    @torch.no_grad()
+    def lift_to_floor(self) -> None:
+        """To be called after an update: what it has pushed below the floor would have no gradient there."""
+        self.log_std.clamp_(min=self.minimum_log_std)
+
     @property
     def std(self) -> Tensor:
         """How far the actions scatter around their means: (A,)."""

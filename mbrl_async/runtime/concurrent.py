@@ -30,7 +30,9 @@ PAUSE_SECONDS = 5.0
 slept.
 """
 GRACE_SECONDS = 1.4
-"""How long workers may take to leave their step when the run is over; they look far more often."""
+"""How long workers may take to leave their step when the run is over. They look far more often, but for an update of
+TRPO or PPO on very many samples.
+"""
 
 
 class Wakefulness:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from mbrl_async.dynamics.buffer import TransitionBuffer
@@ -12,6 +14,8 @@ from mbrl_async.dynamics.ensemble import Ensemble
 from mbrl_async.dynamics.training import EnsembleTrainer
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.types import Clock, Parameters, Signal, State, StepReport, Trajectory, copy_of, transitions_of
+
+logger = logging.getLogger(__name__)
 
 
 class ModelLearner:
@@ -58,6 +62,7 @@ class ModelLearner:
         self._device = device
         self._taken = 0
         self._epochs = 0
+        self._told_of_the_limit = False
 
     @property
     def pulled(self) -> Mapping[str, int]:
@@ -70,6 +75,7 @@ class ModelLearner:
         for trajectory in arrived:
             self._buffer.append(transitions_of(trajectory, self._device, self._learned))
             self._ensemble.starts.append(torch.from_numpy(trajectory.observations[0]))
+            self._tell_of_the_limit(trajectory)
         self._taken += len(arrived)
         if arrived and self._buffer.trainable:
             self._trainer.refit_normalisation(self._buffer)
@@ -97,6 +103,18 @@ class ModelLearner:
                 "transitions": float(len(self._buffer)),
             }
         )
+
+    def _tell_of_the_limit(self, trajectory: Trajectory) -> None:
+        """Say once that the model cannot predict what is observed."""
+        largest, limit = float(np.abs(trajectory.observations).max()), self._ensemble.observation_limit
+        if largest > limit and not self._told_of_the_limit:
+            self._told_of_the_limit = True
+            logger.warning(
+                "A component of an observation is %.4g, but predictions end at dynamics.ensemble.observation_limit=%g: "
+                "set it beyond what the task can observe.",
+                largest,
+                limit,
+            )
 
     def result(self) -> Parameters:
         """Weights and normalisation."""

@@ -110,6 +110,19 @@ def test_steps_behind_an_end_weigh_nothing_and_the_others_of_a_task_alike():
     torch.testing.assert_close(thin(rollouts, advantages, 2).weights.sum(1), torch.ones(TASKS).double())
 
 
+def test_of_rollouts_that_end_early_steps_are_taken_more_often_and_what_never_happened_is_left_out():
+    rollouts, advantages = problem().before
+    lengths = torch.tensor([[2, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 3]])
+    rollouts = replace(rollouts, ends=RolloutEnds(lengths, torch.ones(TASKS, ROLLOUTS, dtype=torch.bool)))
+    samples = thin(rollouts, advantages, 5)  # of mean length 14 / 12 of 5 steps: each
+    assert samples.weights.shape == (TASKS, 6)
+    assert samples.weights.count_nonzero(dim=1).tolist() == [5, 4, 6]
+    expected = [*advantages[0, 2], advantages[1, 2, 3], advantages[2, 2, 3]]
+    assert samples.advantages[2].tolist() == [float(each) for each in expected]
+    assert torch.equal(samples.observations[0, 4], rollouts.observations[1, 0, 0])
+    torch.testing.assert_close(samples.weights.sum(1), torch.ones(TASKS).double())
+
+
 def test_it_can_be_interrupted_between_any_two_pieces():
     for last in range(HORIZON):
         calls = itertools.count()

@@ -171,3 +171,11 @@ def test_members_that_cannot_share_the_tasks_are_refused_before_the_run():
     improvement.require_compatible(members=3)
     with pytest.raises(ValueError, match="tasks=6 cannot be shared equally by 5 ensemble members"):
         improvement.require_compatible(members=5)
+
+
+def test_an_update_leaves_the_spread_where_it_can_rise_again():
+    policy = make_policy()
+    improve(make_mb_mpo(), policy)
+    policy.minimum_log_std = float(policy.log_std.detach()) + 0.5  # as if the next update had pushed it so far
+    metrics = improve(make_mb_mpo(), policy, seed=2)
+    assert metrics["log_std"] == float(policy.log_std.detach()) == pytest.approx(policy.minimum_log_std)

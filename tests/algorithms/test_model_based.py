@@ -176,3 +176,9 @@ def test_the_configuration_builds_the_paper_s_me_trpo():
     assert counts == [50]
     assert metrics["line_search_accepted"] == 1
     assert metrics["kl"] <= 0.01
+
+
+def test_an_update_leaves_the_spread_where_it_can_rise_again():
+    policy = make_policy()
+    metrics = improve(make_improvement(RecordingUpdate(parameter_value=-20.0)), policy)
+    assert metrics["log_std"] == float(policy.log_std.detach()) == pytest.approx(-13.8)

@@ -96,6 +96,16 @@ def test_the_spread_never_falls_below_its_floor():
     torch.testing.assert_close(policy(torch.zeros(5)).log_std, torch.tensor([-1.0, -2.0, -2.0]))
 
 
+def test_a_spread_that_an_update_has_pushed_below_the_floor_can_rise_again():
+    policy = make_policy(initial_log_std=-1.0, minimum_log_std=-2.0)
+    with torch.no_grad():
+        policy.log_std.copy_(torch.tensor([-1.0, -2.5, -9.0]))
+    policy.lift_to_floor()
+    torch.testing.assert_close(policy.log_std.detach(), torch.tensor([-1.0, -2.0, -2.0]))
+    policy(torch.zeros(5)).log_std.sum().backward()
+    assert policy.log_std.grad.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_weights_come_from_the_generator_alone():
     before = torch.random.get_rng_state()
     first, same, other = make_policy(0), make_policy(0), make_policy(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.runtime.stop import Ending
 from mbrl_async.types import (
     Interrupted,
@@ -12,9 +13,9 @@ from mbrl_async.types import (
 )
 from tests.workers.bench import (
     HORIZON,
+    PERIOD,
     Bench,
     EndsAfterThree,
-    make_buffer,
 )
 
 
@@ -53,13 +54,12 @@ def test_an_interrupted_epoch_changes_nothing():
 
 
 def test_the_model_learner_waits_until_short_trajectories_fill_both_splits():
-    bench = Bench(EndsAfterThree(terminates=True))
-    bench.learner._buffer = make_buffer(validation_fraction=0.1)
+    bench = Bench(LinearQuadratic(horizon=1, control_period=PERIOD))
     able = []
     for _ in range(3):
         bench.collect()
         able.append(bench.learner.pull())
-    assert able == [False, True, True]  # of 3 transitions 0.3 are to be held out, of 6 0.6
+    assert able == [False, True, True]
 
 
 def test_only_the_last_transition_of_a_trajectory_that_terminated_is_a_termination():
@@ -70,3 +70,13 @@ def test_only_the_last_transition_of_a_trajectory_that_terminated_is_a_terminati
     assert outcomes[:, 5].tolist() == [0.0, 0.0, 1.0]
     cut_off = Bench(EndsAfterThree(terminates=False)).collect()
     assert transitions_of(cut_off, learned=("termination",)).outcomes[:, 4].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_observations_that_cannot_be_predicted_are_told_once(caplog):
+    bench = Bench()
+    bench.learner._ensemble.observation_limit = 1e-3
+    for _ in range(2):
+        bench.collect()
+        bench.learner.pull()
+    (message,) = caplog.messages
+    assert "but predictions end at dynamics.ensemble.observation_limit=0.001: set it beyond" in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,15 @@ from mbrl_async.envs.task import Task
 from mbrl_async.runtime.backend import Backend
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import VirtualClock
-from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, WORKERS, Schedule
+from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
 from mbrl_async.runtime.stop import StopRule, StopSignal
 from mbrl_async.runtime.worker import WorkerMaker
 from mbrl_async.settings import Settings
 from mbrl_async.types import TaskSpec
 from mbrl_async.wiring import Channels, worker_makers
+
+USERS = {"dynamics": LEARN_MODEL, "policy": IMPROVE_POLICY}
+"""Group of settings -> the worker without which nobody reads them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,26 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         rule=build(cfg.stop),
         backend=build(cfg.backend),
     )
+
+
+def without_effect(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """A sentence for each override of a setting that nobody reads, because a worker takes no part."""
+    absent = set(WORKERS) - set(cfg.algorithm.workers)
+    phases = str(_without(OmegaConf.to_container(cfg.schedule, resolve=False), absent))
+    sentences = []
+    for override in overrides:
+        group, *below = re.split(r"[./@]", override.lstrip("+~").partition("=")[0])
+        counts_absent = group == "iteration" and below and f"${{iteration.{below[0]}}}" not in phases
+        if USERS.get(group) in absent or counts_absent:
+            sentences.append(f"{override} has no effect: this algorithm has no {' and no '.join(sorted(absent))}.")
+    return sentences
+
+
+def _without(node: Any, absent: Collection[str]) -> Any:
+    """Phases without the workers that take no part."""
+    if isinstance(node, Mapping):
+        return {name: _without(below, absent) for name, below in node.items() if name not in absent}
+    return [_without(each, absent) for each in node] if isinstance(node, list) else node
 
 
 def _require_workers(workers: Collection[str]) -> None:

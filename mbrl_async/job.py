@@ -18,7 +18,7 @@ from mbrl_async.analysis.figures import write_figures
 from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.checkpoint.lock import only_process
 from mbrl_async.config import ConfigError
-from mbrl_async.experiment import Experiment, build_experiment
+from mbrl_async.experiment import Experiment, build_experiment, without_effect
 from mbrl_async.results import write_results
 from mbrl_async.run_folder import ARTIFACTS, CHECKPOINT, ENVIRONMENT_FILE, FIGURES, Identity, clear, write_config
 from mbrl_async.runtime.recovery import Past
@@ -92,6 +92,8 @@ def run_job(job: Job) -> float:
     if job.cfg.resume is not None:  # what goes on has its stored configuration, in which nothing is resumed
         raise ConfigError(f"resume={job.cfg.resume} goes on with one run: start it without -m.")
     experiment = build_experiment(job.cfg)
+    for sentence in without_effect(job.cfg, job.overrides):
+        log.warning(sentence)
     client = open_store(experiment.settings.tracking.uri)
     stop = StopSignal()
     with (

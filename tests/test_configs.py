@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mbrl_async.config import ConfigError, validate
-from mbrl_async.experiment import build_experiment
+from mbrl_async.experiment import build_experiment, without_effect
 from mbrl_async.runtime.trace import TRACE_FILE, StepRecord, write_trace
 from tests.small import CONFIG_DIRECTORY, FIXED_COSTS, composed, options, small
 
@@ -249,3 +249,32 @@ def test_a_target_outside_the_package_is_checked_like_ours(tmp_path: Path, monke
         build_experiment(composed(*mine, "+env.wind=strong"))
     with pytest.raises(ConfigError, match="wind"):
         build_experiment(composed(*mine))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "idle", "effective", "absent"),
+    [
+        (
+            "trpo",
+            ["dynamics.training.learning_rate=9.0", "iteration.epochs=7", "dynamics=probabilistic"],
+            [
+                "policy.hidden=[3]",
+                "iteration.updates=7",
+                "stop.trajectories=3",
+                "algorithm.improvement.update.damping=1",
+            ],
+            "learn_model",
+        ),
+        ("mb_mpc", ["policy.hidden=[3]", "++iteration.updates=33"], ["dynamics.ensemble.members=3"], "improve_policy"),
+        (
+            "me_trpo",
+            [],
+            ["policy.hidden=[3]", "iteration.epochs=7", "dynamics.ensemble.members=3", "iteration.rollouts=2"],
+            "",
+        ),
+    ],
+)
+def test_what_no_worker_of_the_algorithm_reads_is_told(algorithm, idle, effective, absent):
+    overrides = [f"algorithm={algorithm}", "schedule=sync", *idle, *effective]
+    told = without_effect(composed(*overrides), overrides)
+    assert told == [f"{each} has no effect: this algorithm has no {absent}." for each in idle]

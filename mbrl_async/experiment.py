@@ -117,6 +117,11 @@ def _require_possible(settings: Settings, schedule: Schedule, workers: Mapping[s
             "pace.factor=0 lets the collector of this schedule run away from the learners: use a factor above 0 "
             "(0.1 is ten times as fast as real time; with backend=simulated no factor waits), or schedule=sync."
         )
+    if schedule.improves_without_end and not _learns_on_policy(workers) and settings.stop.get("seconds") is None:
+        raise ConfigError(
+            f"This schedule has a phase of {IMPROVE_POLICY}: .inf in which nobody collects, so the run would not end: "
+            "give it a number, or set stop.seconds."
+        )
     if _learns_on_policy(workers) and schedule.concurrent(COLLECT, IMPROVE_POLICY):
         raise ConfigError(
             "This algorithm learns from data of the newest policy alone, so nothing may be collected while the policy "

@@ -278,3 +278,10 @@ def test_what_no_worker_of_the_algorithm_reads_is_told(algorithm, idle, effectiv
     overrides = [f"algorithm={algorithm}", "schedule=sync", *idle, *effective]
     told = without_effect(composed(*overrides), overrides)
     assert told == [f"{each} has no effect: this algorithm has no {absent}." for each in idle]
+
+
+def test_a_schedule_that_stays_where_nobody_collects_is_refused_unless_time_ends_it():
+    cycle = "schedule.cycle=[{collect: 10}, {learn_model: 200}, {improve_policy: inf}]"
+    with pytest.raises(ConfigError, match=r"phase of improve_policy: \.inf in which nobody collects"):
+        build_experiment(composed("schedule=async", cycle))
+    build_experiment(composed("schedule=async", cycle, "stop.seconds=10"))

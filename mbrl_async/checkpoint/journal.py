@@ -84,7 +84,7 @@ class Journal:
 
 
 def entries(path: Path) -> Iterator[bytes]:
-    """All whole entries, in order; one that a crash cut off at the end is left out.
+    """All whole entries, in order; one that a crash cut off at the end, or left as zeros, is left out.
 
     Raises:
         CheckpointError: the file is none of ours, or an entry was altered.
@@ -117,11 +117,18 @@ def _read(path: Path) -> Iterator[tuple[bytes, int]]:
             if len(entry) < length:
                 return
             if hashlib.sha256(entry).digest() != head[LENGTH_BYTES:]:
+                if _are_lost(head + entry, file.read()):
+                    return
                 raise CheckpointError(
                     f"{path} was altered: entry {number} is not what was written; bring back a copy of the file, or "
                     "start a new run."
                 )
             yield entry, file.tell()
+
+
+def _are_lost(last: bytes, behind: bytes) -> bool:
+    """Whether a power failure took the end: a file system may know how long a file is before what is in it."""
+    return not behind.strip(b"\0") and (last + behind).endswith(b"\0")
 
 
 def sync_directory(path: Path) -> None:

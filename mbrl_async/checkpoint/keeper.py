@@ -121,11 +121,12 @@ class RunKeeper:
     def _run(self) -> None:
         lower_priority()
         while not self._closing.wait(SYNC_SECONDS):
-            self._journal.sync()
             self._save_what_waits()
 
     def _save_what_waits(self) -> None:
+        """A snapshot, if there is one; before it, the journal, which must never be behind a snapshot."""
         saved, self._unsaved = self._unsaved, None
+        self._journal.sync()
         if saved is None:
             return
         try:

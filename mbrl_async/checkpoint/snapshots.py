@@ -66,15 +66,20 @@ class SnapshotFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def newest(self, entries: int) -> SavedSnapshot | None:
-        """The newest usable snapshot of a journal with so many entries; says which ones it refuses."""
+        """The newest usable snapshot of a journal with so many entries; says which ones it refuses.
+
+        Those of later entries are removed: the journal does not have them, and will have others in their place.
+        """
         for folder in self._folders():
+            if int(folder.name) > entries:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
             try:
                 saved = read_snapshot(folder)
             except (CheckpointError, OSError) as error:
                 log.warning("%s; an older snapshot or the journal takes its place.", error)
                 continue
-            if saved.snapshot.position <= entries:
-                return saved
+            return saved
         return None
 
     def _folders(self) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,9 +26,12 @@ def make_keys(folder: Path) -> None:
     if (folder / f"{SERVER}.key_secret").exists():
         raise RobotError(f"{folder} has keys already: name another folder, or delete them.")
     (folder / ADMITTED).mkdir(parents=True, exist_ok=True)
-    for name in (SERVER, CLIENT):
-        _, secret = zmq.auth.create_certificates(folder, name)
-        Path(secret).chmod(0o600)
+    others = os.umask(0o077)  # from their first moment on, nobody else may read the secret ones
+    try:
+        for name in (SERVER, CLIENT):
+            zmq.auth.create_certificates(folder, name)
+    finally:
+        os.umask(others)
     (folder / f"{CLIENT}.key").rename(folder / ADMITTED / f"{CLIENT}.key")
 
 

@@ -29,6 +29,8 @@ from mbrl_async.types import PerCollector
 
 ATTEMPTS = 3
 """How often the state is asked for before the robot counts as lost."""
+HANDSHAKE_SECONDS = 1.0
+"""How long a connection may take to be made: several times as long as a reply, before it is tried anew."""
 POLL_SECONDS = 0.05
 """Between two questions whether a move is over, or whether a server is there again."""
 
@@ -75,6 +77,8 @@ class NetworkRobot(RealTime):
         self._reconnect_seconds = reconnect_seconds
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
+        self._connecting_since = 0.0
+        self._drives = False  # has reset the robot
         self._identity = uuid.uuid4().bytes
         self._sequence = 0
         self._session: str | None = None  # of the server, since the last reset
@@ -91,6 +95,7 @@ class NetworkRobot(RealTime):
         """See `Robot`."""
         self._find(check)
         self._told("reset", posture)
+        self._drives = True
         deadline = time.monotonic() + self._move_seconds
         while self._told("state").moving:
             check()
@@ -123,8 +128,9 @@ class NetworkRobot(RealTime):
             logger.warning("The robot at %s did not confirm that it stopped: %s", self._address, error)
 
     def close(self) -> None:
-        """See `Robot`."""
-        self.stop()
+        """See `Robot`. Who never drove it stops nobody else."""
+        if self._drives:
+            self.stop()
         self._disconnect()
 
     def _find(self, check: Callable[[], None]) -> None:
@@ -136,9 +142,11 @@ class NetworkRobot(RealTime):
             if time.monotonic() > deadline:
                 raise RobotError(
                     f"No robot answers at {self._address}: start its server there (python -m mbrl_async.robot.serve), "
-                    f"and see that it admits the key in {self._client_key}."
+                    f"and see that it admits the key in {self._client_key}; or the way there is long, and replies take "
+                    f"more than env.robot.timeout_seconds={self._timeout:g}."
                 )
-            self._disconnect()
+            if time.monotonic() - self._connecting_since > HANDSHAKE_SECONDS:
+                self._disconnect()
             time.sleep(POLL_SECONDS)
         self._require_right(reply.description)
         self._session = reply.session
@@ -224,6 +232,7 @@ class NetworkRobot(RealTime):
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.setsockopt(zmq.IMMEDIATE, 1)  # a torque that waits for a connection comes too late
             self._socket.connect(self._address)
+            self._connecting_since = time.monotonic()
             self._socket.poll(int(1000 * self._timeout), zmq.POLLOUT)
         return self._socket
 

@@ -29,6 +29,8 @@ from mbrl_async.robot.messages import (
 )
 
 POLL_MILLISECONDS = 20
+NOBODY = b""
+"""The name of no client."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +60,8 @@ class RobotServer:
         self._description = Description.of(scene, robot.control_period, self._limits)
         self._patience = watchdog_periods * robot.control_period
         self._session = uuid.uuid4().hex
-        self._driver = b""  # who may send torques: the client that reset last
+        self._driver = NOBODY  # who may send torques: the client that reset last
+        self._heard_at = 0.0  # when the driver said something last
         self._newest = -1  # the number of the driver's newest request that moved the robot
         self._torques_at: float | None = None  # when torques came last, while some act
         self._mover: threading.Thread | None = None
@@ -118,6 +121,8 @@ class RobotServer:
 
     def _served(self, client: bytes, request: Request) -> Reply:
         content: dict[str, Any] = {}
+        if client == self._driver:
+            self._heard_at = time.monotonic()
         try:
             content = self._do(client, request)
         except (RobotError, ValueError) as error:
@@ -134,7 +139,7 @@ class RobotServer:
         if request.command == "describe":
             return {"description": self._description}
         if request.command == "stop":
-            self._halt()  # anybody who has a key may stop the robot
+            self._stop(client)
         elif request.command == "reset":
             self._reset(client, request)
         elif request.command == "torques":
@@ -144,18 +149,29 @@ class RobotServer:
         return {"sensors": Sensors.of(self._robot.state())}
 
     def _reset(self, client: bytes, request: Request) -> None:
-        if self._torques_at is not None and client != self._driver:
+        silent = time.monotonic() - self._heard_at > self._patience
+        if self._driver not in (NOBODY, client) and not silent:
             raise RobotError("another client drives the robot: wait until it has finished.")
         posture = np.array(request.values)
         require_posture(posture, self._limits)
         self._halt()
         self._driver, self._newest, self._trouble = client, request.sequence, None
+        self._heard_at = time.monotonic()
         self._giving_up.clear()
         self._mover = threading.Thread(target=self._move, args=(posture,), name="move", daemon=True)
         self._mover.start()
 
+    def _stop(self, client: bytes) -> None:
+        """Anybody who has a key may stop the robot, which stays so until somebody resets it."""
+        self._halt()
+        if self._driver not in (NOBODY, client):
+            self._trouble = "another client stopped the robot: see why, and start again."
+        self._driver = NOBODY
+
     def _send(self, client: bytes, request: Request) -> None:
         if client != self._driver:
+            if self._trouble is not None:
+                raise RobotError(self._trouble)
             raise RobotError("only the client that reset the robot may drive it: reset it first.")
         if request.sequence <= self._newest:
             raise RobotError(f"request {request.sequence} came after request {self._newest}: it is too late.")

@@ -109,17 +109,15 @@ class Line:
             position = _aligned(position + len(array))
 
     def _copies(self, lengths: Sequence[int]) -> list[Bytes]:
-        """What lies in the memory, in one copy that torch aligns."""
-        if not lengths:
-            return []
-        assert self._incoming is not None, "it came with the first array"
-        copied: Bytes = torch.empty(_end_of(lengths), dtype=torch.uint8).numpy()
-        copied[:] = self._incoming.bytes[: len(copied)]
-        position, parts = 0, []
+        """What lies in the memory, each in a copy of its own: who keeps a part keeps no other. Torch aligns them."""
+        position, copies = 0, []
         for length in lengths:
-            parts.append(copied[position : position + length])
+            assert self._incoming is not None, "it came with the first array"
+            copied: Bytes = torch.empty(length, dtype=torch.uint8).numpy()
+            copied[:] = self._incoming.bytes[position : position + length]
+            copies.append(copied)
             position = _aligned(position + length)
-        return parts
+        return copies
 
 
 def _nameless_file(size: int) -> int:

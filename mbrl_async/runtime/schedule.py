@@ -121,6 +121,12 @@ class Schedule:
             math.isinf(budget) and role_of(worker) == COLLECT for phase in phases for worker, budget in phase.items()
         )
 
+    @property
+    def improves_without_end(self) -> bool:
+        """Whether some phase improves the policy for ever, in the same model, while nobody collects."""
+        phases = (*self._warm_up, *self._cycle)
+        return any(math.isinf(phase.get(IMPROVE_POLICY, 0)) and COLLECT not in map(role_of, phase) for phase in phases)
+
     def concurrent(self, *roles: str) -> bool:
         """Whether in some phase workers of all these roles work at the same time."""
         return any(set(roles) <= set(map(role_of, phase)) for phase in (*self._warm_up, *self._cycle))

@@ -202,6 +202,7 @@ class StandIn:
     def _answer(self, impatient: bool) -> Returned | Raised:
         """Wait for the end of an order, and answer questions meanwhile; `impatient`: not beyond the run's end."""
         while True:
+            self._pass_on_news()  # also between messages: who logs all the time would hear of no end
             while not self._line.has_message(POLL_SECONDS):
                 self._pass_on_news()
                 if impatient and self._stopped:

@@ -99,6 +99,28 @@ def test_a_journal_that_was_altered_anywhere_gives_nothing_that_was_not_written(
             assert str(path) in str(error)  # noqa: PT017  (whether it raises depends on the byte)
 
 
+@pytest.mark.parametrize("behind", [1, 39, 40, 41, 1500])
+@pytest.mark.parametrize("lost", [0, 1, 5, 30])
+def test_zeros_that_a_power_failure_left_at_the_end_are_no_entry(path, behind, lost):
+    """The file is as long as it was or longer, but its last bytes never came to the disk."""
+    data, whole = path.read_bytes(), list(entries(path))
+    path.write_bytes(data[: len(data) - lost] + b"\0" * (lost + behind))
+    kept = whole if lost == 0 else whole[:-1]
+    assert list(entries(path)) == kept
+    journal = Journal(path)
+    journal.append(b"new")
+    journal.close()
+    assert list(entries(path)) == [*kept, b"new"]
+
+
+def test_zeros_in_the_middle_are_no_power_failure(path):
+    data = bytearray(path.read_bytes())
+    data[60:90] = bytes(30)
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="was altered: entry 1"):
+        list(entries(path))
+
+
 def test_a_full_disk_loses_no_entry_and_is_told_once(path, monkeypatch, caplog):
     write, full = os.write, True
 
@@ -138,12 +160,14 @@ def test_the_newest_snapshots_are_kept_and_the_newest_that_fits_is_read(tmp_path
     for position in (5, 9, 12):
         folder.save(saved(position))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["0000000009", "0000000012"]
-    newest, older = folder.newest(12), folder.newest(11)
+    newest = folder.newest(12)
+    older = folder.newest(11)
     assert newest is not None
     assert older is not None
     assert (newest.snapshot.position, older.snapshot.position) == (12, 9)
     assert dict(newest.snapshot.in_flight) == {"collect": 1.5}
     assert newest.snapshot.workers["learn_model"]["total"].tolist() == [12.0] * 3
+    assert [each.name for each in tmp_path.iterdir()] == ["0000000009"], "the other is of a lost history"
     assert folder.newest(8) is None
 
 

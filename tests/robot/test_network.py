@@ -270,6 +270,61 @@ def test_only_one_client_drives(served, admitted, client):
     assert not served.robot.torques.any()
 
 
+def test_a_robot_that_another_client_stopped_stays_so_until_it_is_reset(served, admitted, client):
+    client.reset(START, NOBODY)
+    client.send(TORQUES)
+    said(admitted, 1, "stop")
+    for refused in (client.state, lambda: client.send(TORQUES)):
+        with pytest.raises(RobotError, match="another client stopped the robot: see why") as raised:
+            refused()
+        assert not isinstance(raised.value, RobotLostError), "else the trajectory would be made anew"
+    assert len(served.robot.sent) == 1
+    client.reset(START, NOBODY)
+    client.send(TORQUES)
+    assert len(served.robot.sent) == 2
+
+
+def test_a_move_that_another_client_stopped_has_not_arrived(served, admitted, client):
+    served.robot.arrives.clear()
+    stops = iter([lambda: said(admitted, 1, "stop")])
+    with pytest.raises(RobotError, match="another client stopped the robot"):
+        client.reset(START, lambda: next(stops, lambda: None)())
+    served.robot.arrives.set()
+
+
+def test_nobody_takes_the_robot_from_a_client_that_still_moves_it_or_rests(served, admitted, client):
+    def try_to_take_it() -> None:
+        assert "another client drives" in str(said(admitted, 1, "reset", START).refused)
+
+    served.robot.arrives.clear()
+    client.reset(START, lambda: (try_to_take_it(), served.robot.arrives.set())[0])
+    try_to_take_it()  # between two torques
+    client.stop()
+    assert said(admitted, 2, "reset", START).refused is None
+
+
+def test_a_client_that_only_asked_stops_nobody(served, keys, client):
+    client.reset(START, NOBODY)
+    client.send(TORQUES)
+    other = client_of(served.address, keys)
+    other.limits()
+    other.close()
+    assert served.robot.torques.any()
+
+
+@pytest.mark.parametrize(("seconds", "anew"), [(60.0, 0), (-1.0, 3)])
+def test_a_connection_has_longer_to_be_made_than_a_reply_has(client, monkeypatch, seconds, anew):
+    """One whose handshake takes longer than a reply may is not begun again and again."""
+    monkeypatch.setattr("mbrl_async.robot.network.HANDSHAKE_SECONDS", seconds)
+    client._connected()
+    ask, silences, begun = client._ask, [None] * 3, []
+    monkeypatch.setattr(client, "_ask", lambda command: silences.pop() if silences else ask(command))
+    monkeypatch.setattr(client, "_disconnect", lambda: begun.append(1))
+    client.limits()
+    assert len(begun) == anew
+    monkeypatch.undo()
+
+
 def test_a_robot_that_fails_is_stopped_and_says_why(served, client):
     client.reset(START, NOBODY)
     client.send(TORQUES)

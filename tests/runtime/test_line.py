@@ -92,3 +92,9 @@ def test_nobody_at_the_other_end_is_an_error_and_not_a_wait():
         line.receive()
     with pytest.raises(OSError, match="pipe"):
         line.send(1)
+
+
+def test_who_keeps_a_part_of_a_message_keeps_no_other(ends):
+    small, large = sent(ends, (torch.zeros(3), torch.zeros(100_000)))
+    assert small.untyped_storage().nbytes() == 12
+    assert large.untyped_storage().nbytes() == 400_000

@@ -284,21 +284,6 @@ def test_a_process_that_hangs_is_noticed_and_killed():
         os.kill(pids[0], 0)
 
 
-def test_the_end_wakes_a_process_that_sleeps():
-    wires, stop, stopped = Wires(), StopSignal(), []
-
-    def interrupt(_: StepRecord) -> None:
-        stopped.append(time.monotonic())
-        stop.interrupt()
-
-    wires.policies.put({"value": torch.ones(1)})
-    summary, _ = run({COLLECT: Making(SlowingCollector, wires, (PERIOD,))}, stop=stop, then=interrupt)
-    assert time.monotonic() - stopped[0] < TOLD_WITHIN
-    assert summary.ending is Ending.KILLED
-    assert summary.unresponsive == ()
-    assert wires.closed.history == [COLLECT]
-
-
 class SlowingCollector(FakeCollector):
     """From its second step on it sleeps for minutes."""
 
@@ -306,6 +291,33 @@ class SlowingCollector(FakeCollector):
         if self.count == 1:
             self.period = 600.0
         return super().step()
+
+
+class TalkingCollector(FakeCollector):
+    """In its second step it says for minutes what it does, far more often than anybody asks."""
+
+    def step(self) -> StepReport:
+        until = self.clock.now() + (600.0 if self.count == 1 else 0.0)
+        while self.clock.now() < until:
+            logging.getLogger("tests.elsewhere").warning("it moves")
+            self.clock.sleep_until(self.clock.now() + PERIOD)
+        return super().step()
+
+
+@pytest.mark.parametrize("collector", [SlowingCollector, TalkingCollector])
+def test_the_end_wakes_a_process_that_sleeps_or_talks(collector):
+    wires, stop, stopped = Wires(), StopSignal(), []
+
+    def interrupt(_: StepRecord) -> None:
+        stopped.append(time.monotonic())
+        stop.interrupt()
+
+    wires.policies.put({"value": torch.ones(1)})
+    summary, _ = run({COLLECT: Making(collector, wires, (PERIOD,))}, stop=stop, then=interrupt)
+    assert time.monotonic() - stopped[0] < TOLD_WITHIN
+    assert summary.ending is Ending.KILLED
+    assert summary.unresponsive == ()
+    assert wires.closed.history == [COLLECT]
 
 
 def test_a_run_that_ends_before_its_processes_have_begun_does_not_wait_for_them():

@@ -41,7 +41,7 @@ def test_a_store_that_is_away_at_the_end_hides_neither_what_failed_nor_the_statu
 
     callback = RecordSweep()
     callback.on_multirun_start(config)
-    Outcome(0, ["seed=0"], "failed", "collect failed: no robot").write(tmp_path / "0")
+    Outcome(0, ["seed=0"], "failed", "collect failed: no robot").write(tmp_path)
     monkeypatch.setattr("mbrl_async.sweeps.record.close_sweep", fail)
     with pytest.raises(SystemExit) as end:
         callback.on_multirun_end(config)

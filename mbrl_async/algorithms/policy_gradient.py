@@ -48,8 +48,8 @@ class PolicyGradientImprovement:
         happened = rollouts.ends.happened(len(advantages))  # (T, R), with N steps
         observations = rollouts.observations[:-1][happened]  # (N, O)
         metrics = self._update.update(policy, observations, rollouts.actions[happened], advantages[happened])
-        policy.lift_to_floor()
         require_finite(flatten(list(policy.parameters())), "A policy parameter after the update")
+        policy.lift_to_floor()
         return metrics | {"log_std": float(policy.log_std.detach().mean())}
 
     def state_dict(self) -> State:

@@ -94,8 +94,12 @@ class NetworkRobot(RealTime):
     def reset(self, posture: RealArray, check: Callable[[], None]) -> None:
         """See `Robot`."""
         self._find(check)
-        self._told("reset", posture)
-        self._drives = True
+        try:
+            self._told("reset", posture)
+            self._drives = True
+        except RobotLostError:
+            self._drives = True  # it may have heard that, and move
+            raise
         deadline = time.monotonic() + self._move_seconds
         while self._told("state").moving:
             check()

@@ -40,13 +40,13 @@ from mbrl_async.players import (
     policy_players,
 )
 from mbrl_async.results import MODEL_FILE, POLICY_FILE
+from mbrl_async.run_folder import CONFIG_FILE
 from mbrl_async.settings import STRICT
 from mbrl_async.tracking.store import TrackingError, open_store
 from mbrl_async.trust import foreign_targets
 from mbrl_async.types import NonFiniteError, Parameters
 
 ARTIFACT_FOLDER = "evaluation"
-CONFIGURATION_FILE = "config.yaml"
 NUMBERS_FILE = "evaluation.json"
 
 
@@ -148,7 +148,7 @@ def _returns(task: Task, player: Player, name: str, settings: Settings, director
 
 def _configuration(client: MlflowClient, run_id: str) -> DictConfig:
     with TemporaryDirectory() as folder:
-        path = _download(client, run_id, CONFIGURATION_FILE, folder)
+        path = _download(client, run_id, CONFIG_FILE, folder)
         cfg = OmegaConf.load(path)
     assert isinstance(cfg, DictConfig)
     return cfg

@@ -54,7 +54,7 @@ ARROWS = {
         "analysis",
         "evaluation",
     }
-    | {"players", "results", "checkpoint"},
+    | {"players", "results", "run_folder", "checkpoint"},
     "sweeps": {"settings", "types", "config", "job", "run_folder", "tracking", "analysis", "commands", "compare"},
     "refusals": {"config"},
     "recorded": {"run_folder", "config", "commands", "trust", "refusals", "search_path", "tracking"},

@@ -170,9 +170,7 @@ class RobotServer:
 
     def _send(self, client: bytes, request: Request) -> None:
         if client != self._driver:
-            if self._trouble is not None:
-                raise RobotError(self._trouble)
-            raise RobotError("only the client that reset the robot may drive it: reset it first.")
+            raise RobotError(self._trouble or "only the client that reset the robot may drive it: reset it first.")
         if request.sequence <= self._newest:
             raise RobotError(f"request {request.sequence} came after request {self._newest}: it is too late.")
         if self._is_moving():

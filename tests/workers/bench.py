@@ -15,13 +15,7 @@ from mbrl_async.policies.gaussian_mlp import GaussianMLP
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.stop import StopSignal
-from mbrl_async.types import (
-    FloatArray,
-    Metrics,
-    SystemLostError,
-    TaskSpec,
-    Trajectory,
-)
+from mbrl_async.types import FloatArray, Metrics, SystemLostError, TaskSpec, Trajectory
 from mbrl_async.workers.acting import FirstActions, PolicyActor
 from mbrl_async.workers.collector import Collector
 from mbrl_async.workers.model_learner import ModelLearner
@@ -94,10 +88,7 @@ class Bench:
         self.collector = Collector(
             task=self.task,
             actor=actor(
-                policy=make_policy(),
-                policies=self.policies,
-                first_actions=first_actions,
-                action_generator=generator(),
+                policy=make_policy(), policies=self.policies, first_actions=first_actions, action_generator=generator()
             ),
             trajectories=self.trajectories,
             pace=pace,

@@ -6,17 +6,8 @@ import numpy as np
 import pytest
 
 from mbrl_async.runtime.stop import Ending
-from mbrl_async.types import (
-    Interrupted,
-    SystemLostError,
-)
-from tests.workers.bench import (
-    HORIZON,
-    PERIOD,
-    Bench,
-    RobotLike,
-    make_policy,
-)
+from mbrl_async.types import Interrupted, SystemLostError
+from tests.workers.bench import HORIZON, PERIOD, Bench, RobotLike, make_policy
 
 
 def test_a_reset_takes_the_runs_time_but_no_control_step():

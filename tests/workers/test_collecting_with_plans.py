@@ -11,18 +11,10 @@ from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.stop import StopSignal
-from mbrl_async.types import (
-    Trajectory,
-)
+from mbrl_async.types import Trajectory
 from mbrl_async.workers.acting import PlanningActor
 from mbrl_async.workers.collector import Collector
-from tests.workers.bench import (
-    HORIZON,
-    PERIOD,
-    RobotLike,
-    generator,
-    make_ensemble,
-)
+from tests.workers.bench import HORIZON, PERIOD, RobotLike, generator, make_ensemble
 
 
 def planning_collector(
@@ -66,10 +58,7 @@ def test_the_planner_acts_at_random_until_there_is_a_model_and_then_with_the_new
 
 @pytest.mark.parametrize(
     ("seconds", "misses", "duration"),
-    [
-        (0.25 * PERIOD, 0, HORIZON * PERIOD),
-        (1.5 * PERIOD, HORIZON, HORIZON * 1.5 * PERIOD),
-    ],
+    [(0.25 * PERIOD, 0, HORIZON * PERIOD), (1.5 * PERIOD, HORIZON, HORIZON * 1.5 * PERIOD)],
 )
 def test_an_action_that_takes_longer_than_a_control_period_is_a_counted_miss(seconds, misses, duration):
     collector, _, clock, _ = planning_collector(seconds)

@@ -10,21 +10,9 @@ from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.policies.adapted import with_adapted
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.stop import Ending
-from mbrl_async.types import (
-    FloatArray,
-    Interrupted,
-    NonFiniteError,
-    TaskStep,
-)
+from mbrl_async.types import FloatArray, Interrupted, NonFiniteError, TaskStep
 from mbrl_async.workers.acting import AdaptedPolicyActor
-from tests.workers.bench import (
-    HORIZON,
-    PERIOD,
-    Bench,
-    EndsAfterThree,
-    generator,
-    make_policy,
-)
+from tests.workers.bench import HORIZON, PERIOD, Bench, EndsAfterThree, generator, make_policy
 
 
 def test_the_collector_acts_uniformly_at_random_until_there_is_a_policy():

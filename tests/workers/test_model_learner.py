@@ -7,16 +7,8 @@ import torch
 
 from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.runtime.stop import Ending
-from mbrl_async.types import (
-    Interrupted,
-    transitions_of,
-)
-from tests.workers.bench import (
-    HORIZON,
-    PERIOD,
-    Bench,
-    EndsAfterThree,
-)
+from mbrl_async.types import Interrupted, transitions_of
+from tests.workers.bench import HORIZON, PERIOD, Bench, EndsAfterThree
 
 
 def test_the_model_learner_waits_for_data_learns_until_it_stops_and_waits_again():

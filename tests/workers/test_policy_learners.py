@@ -11,15 +11,7 @@ from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.stop import StopSignal
 from mbrl_async.workers.on_policy_learner import OnPolicyLearner, rollouts_of
 from mbrl_async.workers.policy_learner import PolicyLearner
-from tests.workers.bench import (
-    HORIZON,
-    PERIOD,
-    Bench,
-    EndsAfterThree,
-    generator,
-    make_ensemble,
-    make_policy,
-)
+from tests.workers.bench import HORIZON, PERIOD, Bench, EndsAfterThree, generator, make_ensemble, make_policy
 
 
 class FakeImprovement:

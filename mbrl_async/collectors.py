@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from mbrl_async.config import ConfigError, build, components, hints_of, per_collector
+from mbrl_async.config import ConfigError, build, components, hints_of, imported, per_collector
 from mbrl_async.types import PerCollector
 
 
@@ -69,16 +68,16 @@ def is_repeatable(env: DictConfig) -> bool:
 
 def _settings(configuration: Mapping[str, Any]) -> Iterator[_Setting]:
     for key, node in components(configuration):
-        for name, mark in _marks(node).items():
+        for name, mark in _marks(node, key).items():
             if name in node:
                 yield _Setting(f"{key}.{name}", node[name], mark)
 
 
-def _marks(node: Mapping[str, Any]) -> dict[str, PerCollector]:
+def _marks(node: Mapping[str, Any], key: str = "") -> dict[str, PerCollector]:
     """Name -> mark of those arguments of a component that collectors may have different from each other."""
     if "_target_" not in node:
         return {}
-    marks = {name: per_collector(hint) for name, hint in hints_of(get_object(node["_target_"])).items()}
+    marks = {name: per_collector(hint) for name, hint in hints_of(imported(key, node["_target_"])).items()}
     return {name: mark for name, mark in marks.items() if mark is not None}
 
 

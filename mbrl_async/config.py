@@ -79,18 +79,23 @@ def components(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _check_component(key: str, node: dict[str, Any]) -> None:
-    target = _imported(key, node["_target_"])
+    target = imported(key, node["_target_"])
     arguments = {name: value for name, value in node.items() if not name.startswith("_")}
-    checked(_argument_model(target, arguments), key, arguments)
+    checked(_argument_model(key, target, arguments), key, arguments)
 
 
-def _imported(key: str, target: str) -> Any:
+def imported(key: str, target: str) -> Any:
+    """What the `_target_` of the component `key` names.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
     try:
         return get_object(target)
     except Exception as error:  # whatever a user's module raises when it is imported
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{key}._target_={target} cannot be imported: correct it, or install it ({reason})"
+            f"{f'{key}._target_'.strip('.')}={target} cannot be imported: correct it, or install it ({reason})"
         ) from error
 
 
@@ -118,13 +123,24 @@ def hints_of(target: Any) -> dict[str, Any]:
     return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
 
 
-def _argument_model(target: Any, arguments: Mapping[str, Any]) -> type[BaseModel]:
+def _argument_model(key: str, target: Any, arguments: Mapping[str, Any]) -> type[BaseModel]:
     """A model of those of the target's arguments that are configured; the others are supplied when it is built."""
     hints, names = hints_of(target), list(_named_parameters(target))
     plain = {name for name in names if name in arguments and not _is_component(arguments[name])}
+    for name in plain:
+        _require_component(f"{key}.{name}".strip("."), hints.get(name, Any), arguments[name])
     fields: dict[str, Any] = dict.fromkeys(names, (Any, None))
     fields |= {name: (_type_of(hints.get(name, Any), arguments[name]), None) for name in plain}
     return create_model("Arguments", __config__=STRICT, **fields)
+
+
+def _require_component(key: str, hint: Any, value: Any) -> None:
+    """Refuse a plain value where a component belongs: what `a.b=c` gives where `a/b=c` was meant."""
+    if getattr(hint, "_is_protocol", False):  # typing.is_protocol is there from Python 3.13 on
+        raise ConfigError(
+            f"{key}={value} is no component: choose a file of its group in conf/, which is written with slashes (as in "
+            f"env/robot=simulated or algorithm/update=ppo), or give {key} a _target_."
+        )
 
 
 def _type_of(hint: Any, value: Any) -> Any:

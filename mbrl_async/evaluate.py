@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ from mbrl_async.run_folder import CONFIG_FILE
 from mbrl_async.settings import STRICT
 from mbrl_async.tracking.store import TrackingError, open_store
 from mbrl_async.trust import foreign_targets
-from mbrl_async.types import NonFiniteError, Parameters
+from mbrl_async.types import NonFiniteError, Parameters, RealSystemError
 
 ARTIFACT_FOLDER = "evaluation"
 NUMBERS_FILE = "evaluation.json"
@@ -109,6 +110,7 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
     Raises:
         ConfigError: the run has nothing of the kind, or cannot be played as asked.
         NonFiniteError: the model predicts what is not finite.
+        RealSystemError: the run's robot is away, or was lost.
         TrackingError: MLflow cannot be used as configured.
     """
     client = open_store(settings.tracking.uri)
@@ -116,12 +118,10 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
     kind = PLANNER if plans(cfg) else POLICY
     _require_trusted(cfg, kind, settings.trust)
     source = _source(client, run_id, settings, kind)
-    task: Task = build_first(cfg.env)
-    players = _players(cfg, task, source, settings.seed)
     directory = output_folder(settings.output or str(Path("evaluations") / run_id / source.name))
-    with computing_as_its_collector(cfg):
+    with closing(build_first(cfg.env)) as task, computing_as_its_collector(cfg):
+        players = _players(cfg, task, source, settings.seed)
         returns = {name: _returns(task, player, name, settings, directory) for name, player in players.items()}
-    task.close()
     resampling = Resampling(settings.confidence, settings.resamples, np.random.default_rng(settings.seed))
     estimates = {
         name: estimate(partial(mean, each[:, None]), (len(each),), resampling) for name, each in returns.items()
@@ -268,7 +268,7 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments or "=" in arguments[0]:
             raise ConfigError("Write python -m mbrl_async.evaluate RUN_ID, with the id of a run from mlflow ui.")
         evaluate(arguments[0], command_settings("evaluate", arguments[1:], Settings), Console())
-    except (ConfigError, TrackingError, NonFiniteError) as error:
+    except (ConfigError, TrackingError, NonFiniteError, RealSystemError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     return 0

@@ -18,6 +18,7 @@ from mbrl_async.runtime.backend import Backend
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.clock import VirtualClock
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL, WORKERS, Schedule
+from mbrl_async.runtime.simulated import Simulated
 from mbrl_async.runtime.stop import StopRule, StopSignal
 from mbrl_async.runtime.worker import WorkerMaker
 from mbrl_async.settings import Settings
@@ -53,8 +54,10 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     require_one_each(configuration, settings.collectors)
     schedule = _schedule_of(workers, settings.collectors, build(cfg.schedule))
     _require_possible(settings, schedule, workers)
+    spec, backend = _spec(cfg), build(cfg.backend)
+    _require_waiting(spec, backend)
     channels = Channels(Stream(), Latest(), Latest())
-    makers = worker_makers(configuration, settings.collectors, _spec(cfg), channels)
+    makers = worker_makers(configuration, settings.collectors, spec, channels)
     _rehearse(makers)
     require_read(cfg)
     return Experiment(
@@ -63,7 +66,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         makers=makers,
         schedule=schedule,
         rule=build(cfg.stop),
-        backend=build(cfg.backend),
+        backend=backend,
     )
 
 
@@ -126,6 +129,14 @@ def _require_possible(settings: Settings, schedule: Schedule, workers: Mapping[s
         raise ConfigError(
             "This algorithm learns from data of the newest policy alone, so nothing may be collected while the policy "
             "is improved, as this schedule would have it: use schedule=sync."
+        )
+
+
+def _require_waiting(spec: TaskSpec, backend: Backend) -> None:
+    if spec.real_time and isinstance(backend, Simulated):
+        raise ConfigError(
+            "backend=simulated would not wait for this robot, whose time passes by itself: use backend=threads or "
+            "backend=processes, or env/robot=stepped."
         )
 
 

@@ -68,7 +68,11 @@ class NonFiniteError(ValueError):
     """A loss, a return or a parameter is NaN or infinite."""
 
 
-class SystemLostError(Exception):
+class RealSystemError(Exception):
+    """The real system, such as a robot, cannot be used."""
+
+
+class SystemLostError(RealSystemError):
     """The real system was lost in an episode, which therefore does not count; the next reset may find it again."""
 
 

@@ -30,6 +30,7 @@ from mbrl_async.evaluation import mean_action, play, record, sampled_action
 from mbrl_async.players import computing_as_its_collector
 from mbrl_async.policies.adapted import with_adapted
 from mbrl_async.policies.gaussian_mlp import GaussianMLP
+from mbrl_async.robot.interface import RobotError
 from mbrl_async.runtime.channels import Latest, Stream
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.supplies import torch_generator
@@ -408,3 +409,33 @@ def test_foreign_code_is_executed_if_it_is_trusted(client: MlflowClient, tmp_pat
     run_id = make_run(client, tmp_path, f"env._target_={__name__}.Foreign")
     given = settings(client, tmp_path / "a", "episodes=1", "trust=true")
     assert evaluate(run_id, given, Console(file=io.StringIO())).keys() == {"deterministic", "stochastic"}
+
+
+def test_foreign_code_that_is_not_there_is_named(client: MlflowClient, tmp_path: Path, capsys):
+    run_id = make_run(client, tmp_path)
+    cfg = OmegaConf.load(tmp_path / "config.yaml")
+    cfg.env._target_ = "not_installed.Task"
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    client.log_artifact(run_id, str(tmp_path / "config.yaml"))
+    assert main([run_id, f"tracking.uri={client.tracking_uri}", f"output={tmp_path / 'a'}", "trust=true"]) == 2
+    assert "_target_=not_installed.Task cannot be imported" in capsys.readouterr().err
+
+
+class Unanswering(LinearQuadratic):
+    """Its system is away, and it remembers whether it was given back."""
+
+    closed = False
+
+    def reset(self, _generator: np.random.Generator, /) -> NDArray[np.float32]:
+        Unanswering.closed = False
+        raise RobotError("No robot answers at tcp://127.0.0.1:9.")
+
+    def close(self) -> None:
+        Unanswering.closed = True
+
+
+def test_a_robot_that_is_away_is_named_and_its_task_given_back(client: MlflowClient, tmp_path: Path, capsys):
+    run_id = make_run(client, tmp_path, f"env._target_={__name__}.Unanswering")
+    assert main([run_id, f"tracking.uri={client.tracking_uri}", f"output={tmp_path / 'a'}", "trust=true"]) == 2
+    assert "No robot answers" in capsys.readouterr().err
+    assert Unanswering.closed

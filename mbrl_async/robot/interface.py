@@ -10,12 +10,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl_async.types import SystemLostError
+from mbrl_async.types import RealSystemError, SystemLostError
 
 RealArray = NDArray[np.float64]
 
 
-class RobotError(Exception):
+class RobotError(RealSystemError):
     """The robot refused, or cannot do what it was asked for; trying again will not help."""
 
 

@@ -58,6 +58,19 @@ def key_pair(path: Path) -> tuple[bytes, bytes]:
     return public, secret
 
 
+def require_admitted(folder: Path) -> None:
+    """Refuse a folder of admitted clients' keys with which nobody would be admitted: one bad file locks all out.
+
+    Raises:
+        RobotError: it holds no key, or a file that is none.
+    """
+    paths = sorted(folder.glob("*.key"))
+    if not paths:
+        raise RobotError(f"{folder} holds no client's public key: copy that of each client there, such as client.key.")
+    for path in paths:
+        public_key(path)
+
+
 def _certificate(path: Path) -> tuple[bytes, bytes | None]:
     try:
         return zmq.auth.load_certificate(path)

@@ -235,10 +235,19 @@ class NetworkRobot(RealTime):
             self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
             self._socket.setsockopt(zmq.LINGER, 0)
             self._socket.setsockopt(zmq.IMMEDIATE, 1)  # a torque that waits for a connection comes too late
-            self._socket.connect(self._address)
+            self._connect(self._socket)
             self._connecting_since = time.monotonic()
             self._socket.poll(int(1000 * self._timeout), zmq.POLLOUT)
         return self._socket
+
+    def _connect(self, socket: zmq.Socket[bytes]) -> None:
+        try:
+            socket.connect(self._address)
+        except zmq.ZMQError as error:
+            self._disconnect()
+            raise RobotError(
+                f"env.robot.address={self._address} is no address ({error}): write tcp://HOST:PORT."
+            ) from error
 
     def _disconnect(self) -> None:
         if self._socket is not None:

@@ -44,8 +44,11 @@ def make_server(settings: Settings) -> RobotServer:
         RobotError: there are no keys, or the address cannot be listened at.
     """
     node = _robot(settings)
+    robot = build(node)
+    if not robot.real_time:
+        raise ConfigError(f"robot={settings.robot} moves with control steps alone: serve robot=simulated, or your own.")
     return RobotServer(
-        robot=build(node),
+        robot=robot,
         scene=node.get("scene", settings.env),
         address=settings.address,
         keys=Path(settings.keys),

@@ -15,7 +15,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from mbrl_async.robot.interface import Limits, RealArray, Robot, RobotError, allowed_torques, require_posture
-from mbrl_async.robot.keys import ADMITTED, SERVER, key_pair
+from mbrl_async.robot.keys import ADMITTED, SERVER, key_pair, require_admitted
 from mbrl_async.robot.messages import (
     LARGEST_MESSAGE,
     VERSION,
@@ -29,6 +29,8 @@ from mbrl_async.robot.messages import (
 )
 
 POLL_MILLISECONDS = 20
+MOVE_PATIENCE_SECONDS = 1.0
+"""A client that waits for a move asks how it goes, but no more often than it needs to: this silence is allowed."""
 NOBODY = b""
 """The name of no client."""
 
@@ -50,11 +52,12 @@ class RobotServer:
         watchdog_periods: control periods without a torque after which the robot is stopped.
 
     Raises:
-        RobotError: there are no keys, or the address cannot be listened at.
+        RobotError: there are no keys, nobody is admitted, or the address cannot be listened at.
     """
 
     def __init__(self, *, robot: Robot, scene: str, address: str, keys: Path, watchdog_periods: int) -> None:
         public, secret = key_pair(keys / f"{SERVER}.key_secret")
+        require_admitted(keys / ADMITTED)
         self._robot = robot
         self._limits: Limits = robot.limits()
         self._description = Description.of(scene, robot.control_period, self._limits)
@@ -62,6 +65,7 @@ class RobotServer:
         self._session = uuid.uuid4().hex
         self._driver = NOBODY  # who may send torques: the client that reset last
         self._heard_at = 0.0  # when the driver said something last
+        self._move_patience = max(self._patience, MOVE_PATIENCE_SECONDS)
         self._newest = -1  # the number of the driver's newest request that moved the robot
         self._torques_at: float | None = None  # when torques came last, while some act
         self._mover: threading.Thread | None = None
@@ -199,8 +203,13 @@ class RobotServer:
 
     def _watch(self) -> None:
         """Stop a robot whose client says nothing."""
-        if self._torques_at is not None and time.monotonic() - self._torques_at > self._patience:
+        now = time.monotonic()
+        if self._torques_at is not None and now - self._torques_at > self._patience:
             logger.warning("No torques came for %.1f s: the robot is stopped.", self._patience)
+            self._halt()
+        elif self._is_moving() and now - self._heard_at > self._move_patience:
+            self._trouble = f"its client said nothing for {self._move_patience:.1f} s: the move to the start ended."
+            logger.warning("The robot is stopped: %s", self._trouble)
             self._halt()
 
     def _halt(self) -> None:

@@ -37,13 +37,18 @@ class FakeRobot(RealTime):
         self.arrives = threading.Event()
         self.arrives.set()
         self.stopped = threading.Event()
+        self.gave_up = threading.Event()
 
     def limits(self) -> Limits:
         return Arm("reach").limits
 
     def reset(self, posture: RealArray, check: Callable[[], None]) -> None:
-        while not self.arrives.wait(0.001):
-            check()
+        try:
+            while not self.arrives.wait(0.001):
+                check()
+        except BaseException:
+            self.gave_up.set()
+            raise
         self.position = posture
 
     def send(self, torques: RealArray) -> None:

@@ -264,6 +264,7 @@ def test_a_robot_that_is_lost_again_and_again_ends_the_run(bench, fake):
     [
         (("algorithm.starts=reset",), r"starts=reset would move a robot .* use algorithm\.starts=stored"),
         (("pace.factor=0.5",), r"pace\.factor=0\.5 cannot be used with a robot"),
+        (("backend=simulated",), r"backend=simulated would not wait for this robot"),
     ],
 )
 def test_what_a_robot_cannot_do_is_refused_before_the_run(overrides, sentence):
@@ -306,6 +307,7 @@ def test_the_command_serves_until_a_signal(tmp_path, number):
         (["robot=missing"], "env=arm_reach has no robot=missing"),
         (["adress=tcp://127.0.0.1:1"], "did you mean address"),
         (["keys=nowhere"], "holds no key: make keys with"),
+        (["robot=stepped"], "robot=stepped moves with control steps alone: serve robot=simulated"),
     ],
 )
 def test_a_server_that_cannot_be_is_refused_in_a_sentence(arguments, sentence, capsys, monkeypatch):

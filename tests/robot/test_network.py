@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import zmq
 import zmq.auth
 
+from mbrl_async.robot import server as server_module
 from mbrl_async.robot.interface import RobotError, RobotLostError
 from mbrl_async.robot.keys import key_pair, main, make_keys, public_key
 from mbrl_async.robot.messages import LARGEST_MESSAGE, VERSION, MessageError, Reply, Request, decoded, encoded
@@ -99,6 +101,24 @@ def test_a_client_that_falls_silent_leaves_no_torque(keys):
     served.end()
 
 
+def test_a_client_that_falls_silent_ends_the_move_to_its_start(keys, monkeypatch):
+    monkeypatch.setattr(server_module, "MOVE_PATIENCE_SECONDS", 0.1)
+    served = Served(keys, watchdog_periods=1)
+    served.robot.arrives.clear()
+    client = client_of(served.address, keys)
+
+    def lost() -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        client.reset(START, lost)  # and then nothing is said any more
+    assert served.robot.gave_up.wait(10)
+    with pytest.raises(RobotError, match="said nothing for"):
+        client.state()
+    client.close()
+    served.end()
+
+
 def test_a_closed_client_leaves_no_torque(served, keys):
     client = client_of(served.address, keys)
     client.reset(START, NOBODY)
@@ -158,6 +178,14 @@ def test_a_robot_that_does_not_come_back_is_an_error_and_no_hang(keys):
     client.close()
 
 
+@pytest.mark.parametrize("address", ["localhost:5555", "tcp://127.0.0.1", "tcp://127.0.0.1:port"])
+def test_an_address_that_is_none_is_named(keys, address):
+    client = client_of(address, keys)
+    with pytest.raises(RobotError, match=f"env.robot.address={address} is no address"):
+        client.reset(START, NOBODY)
+    client.close()
+
+
 def test_the_search_for_a_robot_ends_with_the_run(keys):
     client = client_of("tcp://127.0.0.1:9", keys, timeout_seconds=0.05)
 
@@ -181,6 +209,22 @@ def test_a_client_whose_key_is_not_admitted_gets_no_answer(served, keys, tmp_pat
     with pytest.raises(RobotError, match="see that it admits the key"):
         stranger.reset(START, NOBODY)
     stranger.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda admitted: (admitted / "laptop.key").write_text("no key"), r"laptop\.key holds no key"),
+        (lambda admitted: (admitted / "client.key").unlink(), "holds no client's public key"),
+        (shutil.rmtree, "holds no client's public key"),
+    ],
+)
+def test_a_server_that_would_admit_nobody_does_not_start(tmp_path, spoil, reason):
+    """One unreadable key locks out everybody."""
+    make_keys(tmp_path)
+    spoil(tmp_path / "admitted")
+    with pytest.raises(RobotError, match=reason):
+        Served(tmp_path)
 
 
 def test_a_client_without_a_key_gets_no_answer(served):

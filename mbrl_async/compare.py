@@ -22,7 +22,7 @@ from mbrl_async.analysis.statistics import Resampling
 from mbrl_async.commands import CONFIG_DIRECTORY, Tracking, command_settings, help_wanted, output_folder
 from mbrl_async.config import ConfigError, alternatives
 from mbrl_async.selection import Selection, select
-from mbrl_async.settings import STRICT
+from mbrl_async.settings import STRICT, Name
 from mbrl_async.tracking.store import TrackingError, open_store
 
 ARTIFACT_FOLDER = "comparison"
@@ -34,8 +34,8 @@ class Settings(BaseModel):
     """What `conf/compare.yaml` holds."""
 
     model_config = STRICT
-    experiment: str | None
-    sweep: str | None
+    experiment: Name | None
+    sweep: Name | None
     files: list[str]
     tracking: Tracking
     output: str | None

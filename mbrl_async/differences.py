@@ -35,8 +35,8 @@ class Difference(NamedTuple):
 def environment_differences(recorded: RecordedRun, device: str) -> list[Difference]:
     """In code, packages and machine."""
     here = asdict(describe_environment(source=Path(__file__).parent, device=torch.device(device)))
-    found = _differences(recorded.environment, here)
-    return [each for each in found if each.name not in SAME_IN_CONFIG]
+    found = (each for environment in recorded.environments for each in _differences(environment, here))
+    return [each for each in dict.fromkeys(found) if each.name not in SAME_IN_CONFIG]
 
 
 def config_differences(recorded: RecordedRun, cfg: DictConfig) -> list[Difference]:

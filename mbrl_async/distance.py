@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -43,6 +43,11 @@ class Distance:
     def identical(self) -> bool:
         """Whether every step and every final parameter is the same."""
         return self.steps > 0 and self.first_difference is None and all(self.parameters.values())
+
+
+def and_in(parameters: Collection[str]) -> str:
+    """The end of a sentence on what is identical: files of final parameters, if there are any."""
+    return f", and in {' and '.join(parameters)}" if parameters else ""
 
 
 def distance(recorded: RecordedRun, output: Path) -> Distance:

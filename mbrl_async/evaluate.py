@@ -113,7 +113,7 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
         RealSystemError: the run's robot is away, or was lost.
         TrackingError: MLflow cannot be used as configured.
     """
-    client = open_store(settings.tracking.uri)
+    client = open_store(settings.tracking.uri, create=False)
     cfg = _configuration(client, run_id)
     kind = PLANNER if plans(cfg) else POLICY
     _require_trusted(cfg, kind, settings.trust)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,18 +19,17 @@ from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.checkpoint.lock import only_process
 from mbrl_async.config import ConfigError
 from mbrl_async.experiment import Experiment, build_experiment, without_effect
-from mbrl_async.results import write_results
+from mbrl_async.results import RESULT_FILES, write_results
 from mbrl_async.run_folder import ARTIFACTS, CHECKPOINT, ENVIRONMENT_FILE, FIGURES, Identity, clear, write_config
 from mbrl_async.runtime.recovery import Past
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import Ending, StopSignal, stop_on_signals
-from mbrl_async.runtime.trace import Counters, Observer, StepRecord
+from mbrl_async.runtime.trace import Counters, Observer, Observers
 from mbrl_async.tracking.display import Display
 from mbrl_async.tracking.environment import Environment, describe_environment
 from mbrl_async.tracking.progress import Progress
 from mbrl_async.tracking.run import MlflowRun, Status, changed_tags
 from mbrl_async.tracking.store import charts_page, experiment_id, open_store, user_interface
-from mbrl_async.types import Metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,6 +53,9 @@ log = logging.getLogger(__name__)
 
 class WorkerFailedError(Exception):
     """A worker raised; its exception is the cause."""
+
+    interrupted = False
+    """Whether a signal came as well, which a sweep must not go on after."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def run_job(job: Job) -> float:
             it had reached its stop rule by then. After a second interruption only checkpoints are saved.
     """
     if job.cfg.resume is not None:  # what goes on has its stored configuration, in which nothing is resumed
-        raise ConfigError(f"resume={job.cfg.resume} goes on with one run: start it without -m.")
+        raise ConfigError(f"resume={job.cfg.resume} goes on with one run: give it to python main.py without -m.")
     experiment = build_experiment(job.cfg)
     for sentence in without_effect(job.cfg, job.overrides):
         log.warning(sentence)
@@ -144,10 +146,11 @@ def _require_unfinished(job: Job, experiment: Experiment, client: MlflowClient, 
     counters = keeper.past.entries[-1].books.counters if keeper.past.entries else Counters()
     extended = any(override.startswith("stop.") for override in job.changes)
     if not extended or experiment.rule.reached(counters):
+        later = " ".join(f"stop.{name}={2 * come:g}" for name, come in experiment.rule.ended_by(counters).items())
         raise ConfigError(
             f"resume={job.resumed}: this run has finished, with {counters.trajectories} trajectories, "
             f"{counters.env_steps} environment steps and {counters.seconds:.1f} s; to extend it, set a later end, "
-            f"for instance stop.trajectories={2 * counters.trajectories}."
+            f"for instance {later}."
         )
 
 
@@ -164,12 +167,11 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
         if job.resumed is None:
             _describe(job, run, environment, client.tracking_uri)
         else:
-            _catch_up(job, run, client.tracking_uri)
-            _tell_of_past(run, keeper.past, _Observers(display, progress))
+            _catch_up(job, run, environment, client.tracking_uri)
+            _tell_of_past(run, keeper.past, Observers(display, progress))
         with display:
-            summary = _run(experiment, stop, _Observers(run, display, progress), keeper)
-        write_results(job.output, experiment.channels, summary)
-        run.log_artifacts(job.output, ARTIFACTS, patience=ARTIFACT_SECONDS[summary.ending])
+            summary = _run(experiment, stop, Observers(run, display, progress), keeper)
+        run.log_artifacts(job.output, _artifacts(job, experiment, summary), patience=ARTIFACT_SECONDS[summary.ending])
         ending = summary.ending
     except KeyboardInterrupt:  # the second signal: what the journal has is all that remains, and nobody waits for long
         ending = Ending.KILLED
@@ -187,6 +189,15 @@ def _record(job: Job, experiment: Experiment, client: MlflowClient, stop: StopSi
     _raise_if_unfinished(summary, stop)
     score = progress.snapshot().mean_return
     return float("nan") if score is None else score
+
+
+def _artifacts(job: Job, experiment: Experiment, summary: RunSummary) -> Collection[str]:
+    """What MLflow is to have of the folder, in which the results are now."""
+    if summary.caught_up:
+        write_results(job.output, experiment.channels, summary)
+        return ARTIFACTS
+    log.warning("The run ended before its past was done again: results stay as they were, and nothing is lost.")
+    return [name for name in ARTIFACTS if name not in RESULT_FILES]
 
 
 def _start_run(job: Job, experiment: Experiment, client: MlflowClient, environment: Environment) -> MlflowRun:
@@ -218,9 +229,11 @@ def _describe(job: Job, run: MlflowRun, environment: Environment, tracking_uri: 
     Identity(run.run_id, tracking_uri, dict(job.choices)).write(job.output)
 
 
-def _catch_up(job: Job, run: MlflowRun, tracking_uri: str) -> None:
-    """Record what the resumption has changed: where the files and MLflow are, and when the run is to end."""
+def _catch_up(job: Job, run: MlflowRun, environment: Environment, tracking_uri: str) -> None:
+    """Record what the resumption has changed: where the files and MLflow are, what computes, when the run is to end."""
     write_config(job.output, job.cfg, job.overrides)
+    environment.append_to(job.output / ENVIRONMENT_FILE)
+    run.add_to_tags(environment.tags())
     Identity(run.run_id, tracking_uri, dict(job.choices)).write(job.output)
     run.count(RESUMED_TAG)
     rule: Any = OmegaConf.to_container(job.cfg.stop, resolve=True)
@@ -279,17 +292,8 @@ def _draw(job: Job, client: MlflowClient, run: MlflowRun) -> list[Path]:
 def _raise_if_unfinished(summary: RunSummary, stop: StopSignal) -> None:
     if summary.failure is not None:
         error = summary.failure.error
-        raise WorkerFailedError(f"{summary.failure.worker} failed: {type(error).__name__}: {error}") from error
+        failed = WorkerFailedError(f"{summary.failure.worker} failed: {type(error).__name__}: {error}")
+        failed.interrupted = stop.interrupted
+        raise failed from error
     if stop.interrupted:
         raise KeyboardInterrupt
-
-
-class _Observers:
-    """Passes every step on to several observers."""
-
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
-
-    def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
-        for observer in self._observers:
-            observer.on_step(record, metrics, counters)

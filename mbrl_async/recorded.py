@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from mbrl_async.config import ConfigError
 from mbrl_async.refusals import explain
 from mbrl_async.run_folder import CONFIG_FILE, ENVIRONMENT_FILE, OVERRIDES_FILE
 from mbrl_async.search_path import relocated, settings_among
+from mbrl_async.tracking.environment import read_environments
 from mbrl_async.tracking.errors import reason
 from mbrl_async.trust import require_trusted
 
@@ -84,9 +84,9 @@ class RecordedRun:
         return self.fetch(OVERRIDES_FILE).read_text().splitlines()
 
     @property
-    def environment(self) -> dict[str, Any]:
-        """See `mbrl_async.tracking.environment.Environment`."""
-        return dict(json.loads(self.fetch(ENVIRONMENT_FILE).read_text()))
+    def environments(self) -> list[dict[str, Any]]:
+        """Of its first process, and of those that resumed it elsewhere: see `read_environments`."""
+        return read_environments(self.fetch(ENVIRONMENT_FILE))
 
 
 def default_uri() -> str:

@@ -17,7 +17,7 @@ from rich.console import Console
 from mbrl_async.collectors import is_repeatable
 from mbrl_async.config import ConfigError
 from mbrl_async.differences import COMPUTES, environment_differences
-from mbrl_async.distance import final_parameters, same_parameters
+from mbrl_async.distance import and_in, final_parameters, same_parameters
 from mbrl_async.experiment import Experiment, build_experiment
 from mbrl_async.job import Job, WorkerFailedError, run_job
 from mbrl_async.recorded import RecordedRun, all_overrides, compose_again, default_uri
@@ -108,7 +108,7 @@ def _prepare(
     """The recorded run, its configuration on this backend with the overrides on top, and the chosen options."""
     if OmegaConf.is_missing(request.replay, "run_id"):
         raise ConfigError("replay.run_id is missing: give the id of the run, as MLflow shows it.")
-    recorded = RecordedRun(open_store(request.tracking.uri), str(request.replay.run_id), directory)
+    recorded = RecordedRun(open_store(request.tracking.uri, create=False), str(request.replay.run_id), directory)
     cfg, choices = compose_again(recorded, overrides)
     cfg.tracking.uri = request.tracking.uri
     cfg.replay.trace = str(recorded.fetch(TRACE_FILE))
@@ -156,7 +156,7 @@ def _verdict(recorded: RecordedRun, output: Path) -> str:
                 f"Not identical to run {recorded.run_id}: all steps are, but the stored {name} is not what they "
                 "ended with; it was changed afterwards."
             )
-    return f"identical to run {recorded.run_id} in all {steps} steps, and in {' and '.join(compared)}"
+    return f"identical to run {recorded.run_id} in all {steps} steps{and_in(compared)}"
 
 
 def _run(experiment: Experiment) -> Replayed:

@@ -1,15 +1,15 @@
 """Makes a recorded run anew, and says how far apart the two are: `python -m mbrl_async.reproduce RUN_ID [KEY=VALUE …]`.
 
 The recorded configuration counts, with the new overrides on top. Runs in which workers take turns, or whose clock is
-simulated with fixed costs, are expected to repeat bit for bit; if nothing was changed and one does not, the exit status
-is 1.
+simulated with fixed costs, are expected to repeat bit for bit on the same processor with the same packages; if nothing
+was changed and one does not, the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from rich.console import Console
 from mbrl_async.checkpoint.codec import CheckpointError
 from mbrl_async.collectors import is_repeatable
 from mbrl_async.config import ConfigError
-from mbrl_async.differences import Difference, config_differences, environment_differences
-from mbrl_async.distance import Distance, distance
+from mbrl_async.differences import COMPUTES, Difference, config_differences, environment_differences
+from mbrl_async.distance import Distance, and_in, distance
 from mbrl_async.experiment import Experiment, build_experiment
 from mbrl_async.job import Job, WorkerFailedError, run_job
 from mbrl_async.recorded import RecordedRun, all_overrides, compose_again, default_uri
@@ -65,16 +65,18 @@ def reproduce(run_id: str, overrides: Sequence[str], uri: str, output: Path) -> 
         ConfigError: there is no such run, or its configuration cannot be used with these overrides.
         WorkerFailedError: a worker raised.
     """
-    client = open_store(uri)
+    client = open_store(uri, create=False)
     recorded = RecordedRun(client, run_id, output / RECORDED)
     cfg, choices = compose_again(recorded, overrides)
     cfg.tracking.uri = uri
     experiment = build_experiment(cfg)
     changed = config_differences(recorded, cfg)
-    _tell(recorded, [*environment_differences(recorded, devices_of(cfg.devices)), *changed])
+    elsewhere = environment_differences(recorded, devices_of(cfg.devices))
+    _tell(recorded, [*elsewhere, *changed])
     run_job(Job(cfg, all_overrides(recorded, overrides), choices, output, {REPRODUCES_TAG: run_id}))
     apart = distance(recorded, output)
-    expected = _repeats(experiment) and not changed and recorded.has(TRACE_FILE) and is_repeatable(cfg.env)
+    computes_alike = not changed and not any(each.name in COMPUTES for each in elsewhere)
+    expected = computes_alike and _repeats(experiment) and recorded.has(TRACE_FILE) and is_repeatable(cfg.env)
     for line in _lines(apart, expected):
         SCREEN.print(line)
     return int(expected and not apart.identical)
@@ -98,7 +100,7 @@ def _repeats(experiment: Experiment) -> bool:
 def _lines(apart: Distance, expected: bool) -> Iterator[str]:
     """What was found."""
     if apart.identical:
-        yield f"identical in all {apart.steps} steps{_and(apart.parameters)}"
+        yield f"identical in all {apart.steps} steps{and_in(apart.parameters)}"
         return
     returns = apart.returns
     yield (
@@ -111,10 +113,6 @@ def _lines(apart: Distance, expected: bool) -> Iterator[str]:
     )
     for name, same in apart.parameters.items():
         yield f"{name}: {'bit-identical' if same else 'different'}"
-
-
-def _and(parameters: Mapping[str, bool]) -> str:
-    return f", and in {' and '.join(parameters)}" if parameters else ""
 
 
 def _given_uri(overrides: Sequence[str]) -> str | None:

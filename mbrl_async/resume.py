@@ -82,7 +82,7 @@ def _require_the_same_run(named: str, output: Path, identity: Identity) -> None:
 
 def _require_stored(uri: str, run_id: str) -> None:
     try:
-        open_store(uri).get_run(run_id)
+        open_store(uri, create=False).get_run(run_id)
     except MlflowException as error:
         raise ConfigError(
             f"resume: run {run_id} is not in {uri}: if the store was moved, say where it is with tracking.uri=..."
@@ -107,7 +107,7 @@ def _output(cfg: DictConfig) -> Path:
     named = str(cfg.resume)
     if Path(named).is_dir():
         return Path(named)
-    client = open_store(cfg.tracking.uri)
+    client = open_store(cfg.tracking.uri, create=False)
     try:
         tags = client.get_run(named).data.tags
     except MlflowException as error:

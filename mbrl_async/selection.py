@@ -59,7 +59,7 @@ def select(
     kept = {run.run_id: run for file in files for run in read_runs(file)}
     if files and experiment is None and sweep is None:
         return Selection("+".join(dict.fromkeys(map(_name, files))), list(kept.values()))
-    client = open_store(uri)
+    client = open_store(uri, create=False)
     name, runs, parent = _recorded(client, uri, experiment, sweep)
     first_made = [run for run in runs if REPLAYS_TAG not in run.data.tags]
     finished = [run for run in first_made if run.info.status == "FINISHED"]

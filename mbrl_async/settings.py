@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -16,6 +17,14 @@ from pydantic import (
 )
 
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, frozen=True, allow_inf_nan=False)
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Name = Annotated[str, BeforeValidator(_as_text)]
+"""What a command line gives as a number may be a name, such as a year."""
 
 
 class Pace(BaseModel):

@@ -25,16 +25,20 @@ from mbrl_async.checkpoint.keeper import RunKeeper
 from mbrl_async.checkpoint.lock import LOCK_FILE
 from mbrl_async.checkpoint.snapshots import SnapshotFolder
 from mbrl_async.config import ConfigError
+from mbrl_async.differences import environment_differences
 from mbrl_async.envs.linear_quadratic import LinearQuadratic
 from mbrl_async.job import Job, WorkerFailedError, run_job
-from mbrl_async.results import read_trajectories
+from mbrl_async.recorded import RecordedRun
+from mbrl_async.results import RESULT_FILES, TRAJECTORIES_FILE, read_trajectories
 from mbrl_async.resume import resumed, use_folder_of
 from mbrl_async.run_folder import CHECKPOINT
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.runtime.redo import go_on
 from mbrl_async.runtime.simulated import _Simulation
 from mbrl_async.runtime.trace import read_trace
+from mbrl_async.tracking.environment import read_environments
 from mbrl_async.tracking.run import current_parameters
+from mbrl_async.tracking.store import TrackingError, open_store
 from tests.recordings import no_figures
 from tests.small import FEW_STEPS, SMALL, composed
 
@@ -199,6 +203,57 @@ def test_a_finished_run_says_so(whole, resume):
         resume(whole.output, "stop.trajectories=4")
 
 
+@pytest.mark.parametrize("limit", ["env_steps=100", "seconds=20.0"])
+def test_how_to_extend_a_finished_run_is_told_by_the_limit_that_ended_it(job, resume, client, limit):
+    ended = job("ended", *ASYNC, "stop.trajectories=null", f"stop.{limit}")
+    run_job(ended)
+    with pytest.raises(ConfigError, match=r"for instance stop\.") as refused:
+        resume(run_id(ended, client))
+    advice = str(refused.value).rpartition("for instance ")[2].removesuffix(".")
+    name, number = limit.split("=")
+    assert advice == f"stop.{name}={2 * float(number):g}"
+    resume(run_id(ended, client), advice)
+    assert client.get_run(run_id(ended, client)).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("backend", [ASYNC, SYNC_ON_THREADS], ids=["simulated", "threads"])
+def test_an_extension_that_is_interrupted_before_it_has_done_its_past_again_loses_nothing(
+    job, resume, client, monkeypatch, backend
+):
+    """The results of the finished run stay, in its folder and in MLflow, until there are better ones."""
+    extended = job("extended", *backend)
+    run_job(extended)
+    before = {name: (extended.output / name).read_bytes() for name in RESULT_FILES}
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mbrl_async.job._tell_of_past", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            resume(run_id(extended, client), "stop.trajectories=7")
+    stored = Path(client.download_artifacts(run_id(extended, client), ""))
+    assert {name: (extended.output / name).read_bytes() for name in RESULT_FILES} == before
+    assert {name: (stored / name).read_bytes() for name in RESULT_FILES} == before
+    assert client.get_run(run_id(extended, client)).info.status == "KILLED"
+    resume(run_id(extended, client))
+    assert len(read_trajectories(extended.output / TRAJECTORIES_FILE)) == 7
+
+
+def test_what_resumed_a_run_elsewhere_is_recorded(job, resume, client, monkeypatch):
+    moved = job("moved", *ASYNC)
+    run_job(moved)
+    monkeypatch.setattr("mbrl_async.tracking.environment._cpu_model", lambda: "another processor")
+    for trajectories in (6, 7):  # twice there
+        resume(run_id(moved, client), f"stop.trajectories={trajectories}")
+    first, later = read_environments(moved.output / "environment.json")
+    assert first["cpu"] != later["cpu"] == "another processor"
+    assert client.get_run(run_id(moved, client)).data.tags["cpu"] == f"{first['cpu']}, then another processor"
+    monkeypatch.undo()
+    recorded = RecordedRun(client, run_id(moved, client), moved.output / "fetched")
+    assert ("cpu", "another processor") in {each[:2] for each in environment_differences(recorded, "cpu")}
+
+
 def test_a_failed_run_goes_on_from_its_last_step_and_a_finished_one_can_be_extended(job, resume, client, monkeypatch):
     longer, failing = job("longer", *ASYNC, "stop.trajectories=7"), job("failing", *ASYNC)
     improve, updates = ImaginedPolicyImprovement.improve, []
@@ -349,7 +404,7 @@ def test_what_else_is_in_hydras_folder_stays(job, tmp_path):
 
 
 def test_a_sweep_resumes_nothing(job):
-    with pytest.raises(ConfigError, match="resume=some_run goes on with one run: start it without -m"):
+    with pytest.raises(ConfigError, match=r"resume=some_run goes on with one run: give it to python main\.py"):
         run_job(job("swept", "resume=some_run"))
 
 
@@ -367,6 +422,9 @@ def test_a_run_whose_folder_is_another_runs_by_now_is_refused(job, resume, clien
 
 def test_a_store_without_the_run_is_told(whole, tmp_path):
     overrides = (f"resume={whole.output}", f"tracking.uri=sqlite:///{tmp_path}/moved.db")
+    with pytest.raises(TrackingError, match=r"moved\.db does not exist; say where they are"):
+        resumed(Job(composed(*overrides), overrides, {}, Path("unused")))
+    open_store(f"sqlite:///{tmp_path}/moved.db")
     with pytest.raises(ConfigError, match=r"^resume: run \w+ is not in sqlite:.*moved\.db: .* tracking\.uri="):
         resumed(Job(composed(*overrides), overrides, {}, Path("unused")))
 

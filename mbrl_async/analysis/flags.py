@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mbrl_async.analysis.series import ComparedRun, Series
+from mbrl_async.tracking.run import THEN
 
 COMPARED = {
     "machines": ("tag", "cpu"),
@@ -33,7 +34,8 @@ def flags(series: Sequence[Series]) -> list[str]:
 def _mixtures(runs: Sequence[ComparedRun]) -> list[str]:
     sentences = []
     for what, (kind, name) in COMPARED.items():
-        values = {(run.tags if kind == "tag" else run.parameters).get(name, "unknown") for run in runs}
+        told = [(run.tags if kind == "tag" else run.parameters).get(name, "unknown") for run in runs]
+        values = {value for each in told for value in each.split(THEN)}
         if len(values) > 1:
             sentences.append(f"Different {what} in one comparison: {', '.join(sorted(values))}.")
     return sentences

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Run
 from rich.console import Console
 from rich.table import Table
 
 from mbrl_async.analysis.curves import RunHistory, read_run
 from mbrl_async.tracking.run import REPLAYS_TAG, REPRODUCES_TAG
-from mbrl_async.tracking.store import TrackingError, all_runs, open_store
+from mbrl_async.tracking.store import TrackingError, all_experiments, all_runs, open_store
 
 
 @dataclass(frozen=True)
@@ -34,30 +37,38 @@ class Line:
     """Deadlines missed in the whole run."""
 
 
-def main() -> None:
-    """Print the table."""
+def main() -> int:
+    """Print the table; the exit status: 0, or 2 if that cannot be done."""
     arguments = _parse()
     try:
-        client = open_store(arguments.uri)
+        client = open_store(arguments.uri, create=False)
+        runs = _runs(client, arguments.experiment)
     except TrackingError as error:
-        raise SystemExit(str(error)) from None
-    experiment = client.get_experiment_by_name(arguments.experiment)
-    if experiment is None:
-        raise SystemExit(
-            f"There is no experiment {arguments.experiment} in {arguments.uri}: see the names in mlflow ui."
-        )
-    runs = all_runs(client, [experiment.experiment_id])
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
     # A sweep has a run of its own, without a trajectory.
     finished = [run for run in runs if run.info.status == "FINISHED"]
     collected = [run for run in finished if "collect/return" in run.data.metrics]
     first_made = [run for run in collected if not {REPLAYS_TAG, REPRODUCES_TAG} & run.data.tags.keys()]
     lines = [summarise(read_run(client, run.info.run_id), arguments.first, arguments.last) for run in first_made]
     console = Console()
-    console.print(_table(lines, arguments.first, arguments.last))
+    if lines:
+        console.print(_table(lines, arguments.first, arguments.last))
+    else:
+        console.print(f"No run of {arguments.experiment} has finished with a trajectory.", highlight=False)
     if len(first_made) < len(collected):
         console.print(f"Replays and reproductions, left out: {len(collected) - len(first_made)}.", highlight=False)
     if len(finished) < len(runs):
         console.print(f"Runs that are not finished, left out: {len(runs) - len(finished)}.", highlight=False)
+    return 0
+
+
+def _runs(client: MlflowClient, experiment: str) -> list[Run]:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        known = ", ".join(each.name for each in all_experiments(client))
+        raise TrackingError(f"There is no experiment {experiment}: there are {known}.")
+    return all_runs(client, [found.experiment_id])
 
 
 def summarise(run: RunHistory, first: int, last: int) -> Line:
@@ -115,8 +126,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--uri", default="sqlite:///mlflow.db", help="the store given as tracking.uri")
     parser.add_argument("--first", type=int, default=50, help="first trajectory of the mean return, counted from 0")
     parser.add_argument("--last", type=int, default=59, help="last trajectory of the mean return")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not 0 <= arguments.first <= arguments.last:
+        parser.error(
+            f"--first {arguments.first} --last {arguments.last}: write 0 or more, and no last before the first."
+        )
+    return arguments
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

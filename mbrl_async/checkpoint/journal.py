@@ -53,7 +53,9 @@ class Journal:
         try:
             os.fsync(self._file)
         except OSError as error:
-            self._note(error)
+            self._note(error, "is not brought onto the disk")
+        else:
+            self._failing = bool(self._unwritten)
 
     def close(self) -> None:
         """Bring everything onto the disk; nothing follows. Says what the disk did not take."""
@@ -73,13 +75,13 @@ class Journal:
             try:
                 while self._unwritten:
                     del self._unwritten[: os.write(self._file, self._unwritten)]
-                self._failing = False
             except OSError as error:
-                self._note(error)
+                self._note(error, "takes nothing")
 
-    def _note(self, error: OSError) -> None:
+    def _note(self, error: OSError, what: str) -> None:
+        """Say it once, until a `sync` succeeds."""
         if not self._failing:
-            log.warning("The journal of the run takes nothing at the moment (%s): it is kept and tried again.", error)
+            log.warning("The journal of the run %s at the moment (%s): it is kept and tried again.", what, error)
         self._failing = True
 
 

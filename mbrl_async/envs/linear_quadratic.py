@@ -47,22 +47,3 @@ class LinearQuadratic(SimulatedTask):
     def reward(self, observations: Tensor, actions: Tensor, _outcomes: Tensor, /) -> Tensor:
         """-|o|^2 - |a|^2."""
         return -observations.square().sum(dim=-1) - actions.square().sum(dim=-1)
-
-    def optimal_return(self, observation: FloatArray) -> float:
-        """The greatest undiscounted return over a whole horizon from `observation`, (O,).
-
-        The Riccati recursion, backwards from P = 0 after the last step with unit cost matrices, gives -o^T P o
-        (Anderson and Moore, Optimal Control: Linear Quadratic Methods, 1990, §2.4). An upper bound where the action
-        limits bind, which they do not from any start that `reset` draws.
-        """
-        cost_to_go = np.zeros_like(self.state_matrix)  # P, (O, O)
-        for _ in range(self.spec.horizon):
-            cost_to_go = self._cost_one_step_earlier(cost_to_go)
-        state = np.asarray(observation, dtype=np.float64)
-        return -float(state @ cost_to_go @ state)
-
-    def _cost_one_step_earlier(self, cost_to_go: NDArray[np.floating]) -> NDArray[np.floating]:
-        a, b, p = self.state_matrix, self.action_matrix, cost_to_go
-        gain = np.linalg.solve(np.eye(_DIMENSIONS) + b.T @ p @ b, b.T @ p @ a)  # (A, O)
-        earlier: NDArray[np.floating] = np.eye(len(a)) + a.T @ p @ (a - b @ gain)  # (O, O)
-        return earlier

@@ -36,7 +36,7 @@ class GaussianMLP(torch.nn.Module):
         hidden: Sequence[PositiveInt],
         initial_log_std: float,
         minimum_log_std: float,
-        output_gain: PositiveFloat = 1.0,
+        output_gain: PositiveFloat = 1.0,  # runs that were recorded before there was one do not say it
         generator: torch.Generator,
         device: torch.device | str,
     ) -> None:

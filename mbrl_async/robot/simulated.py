@@ -128,12 +128,6 @@ class SimulatedRobot(RealTime):
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
-    @property
-    def acting_torques(self) -> RealArray:
-        """What acts now, (J,), in N m."""
-        with self._lock:
-            return self._moving.torques.copy()
-
     def limits(self) -> Limits:
         """See `Robot`."""
         return self._arm.limits

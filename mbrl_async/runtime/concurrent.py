@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, Queue
 
@@ -116,16 +116,12 @@ class Concurrent:
 
         def step_again(name: str, start: float) -> _Computed:
             torch.set_num_threads(self._torch_threads[role_of(name)])
-            try:
-                return _Computed(start, workers[name].step())
-            except Exception as error:
-                gate.fail(name, error)
-                raise Interrupted from error
+            return _Computed(start, workers[name].step())
 
         threads = torch.get_num_threads()
         collectors = [name for name in workers if role_of(name) == COLLECT]
         try:
-            begun = go_on(workers, past, state, step_again, dropped=collectors)
+            begun = go_on(workers, past, state, step_again, gate.fail, dropped=collectors)
             clock.start(past.entries[-1].record.finish if past.entries else 0.0)
             for name, step in begun.items():
                 gate.finish(name, step.start, workers[name], step.report)
@@ -136,21 +132,12 @@ class Concurrent:
         torch.set_num_threads(threads)
 
     def _work(self, name: str, make: WorkerMaker, gate: Gate, clock: Pulse, made: Queue[tuple[str, Worker]]) -> None:
-        try:
+        with _told_to(gate, name):
             self._prepare_thread(name)
             with closing(make(clock)) as worker:
                 made.put((name, worker))
-                while gate.enter(name, worker):
-                    start = clock.now()
-                    if worker.pull():
-                        gate.has_pulled(name, start, worker)
-                        gate.finish(name, start, worker, worker.step())
-                    else:
-                        gate.found_nothing(name)
-        except Interrupted:
-            pass
-        except BaseException as error:  # a SystemExit, too: nobody else would hear of it in this thread
-            gate.fail(name, error)
+                with _told_to(gate, name):  # before the worker is closed, which may take long, or fail as well
+                    _do_steps(name, worker, gate, clock)
 
     def _fail_who_cannot_go_on(
         self,
@@ -178,6 +165,27 @@ class Concurrent:
         torch.set_num_threads(self._torch_threads[role_of(name)])
         if role_of(name) != COLLECT:
             lower_priority(self._learner_niceness)
+
+
+def _do_steps(name: str, worker: Worker, gate: Gate, clock: Pulse) -> None:
+    while gate.enter(name, worker):
+        start = clock.now()
+        if worker.pull():
+            gate.has_pulled(name, start, worker)
+            gate.finish(name, start, worker, worker.step())
+        else:
+            gate.found_nothing(name)
+
+
+@contextmanager
+def _told_to(gate: Gate, name: str) -> Iterator[None]:
+    """An exception of the worker ends the run."""
+    try:
+        yield
+    except Interrupted:
+        pass
+    except BaseException as error:  # a SystemExit, too: nobody else would hear of it in this thread
+        gate.fail(name, error)
 
 
 def _wait_until_made(count: int, made: Queue[tuple[str, Worker]], stop: StopSignal) -> dict[str, Worker]:

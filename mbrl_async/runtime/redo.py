@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.recovery import Entry, InFlight, Past
 from mbrl_async.runtime.state import RunState
 from mbrl_async.runtime.worker import Worker
+from mbrl_async.types import Interrupted, State
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +36,31 @@ class Computed(Protocol):
 
 Step = TypeVar("Step", bound=Computed)
 
+Fail = Callable[[str, BaseException], None]
+"""A worker, and the exception with which it ends the run."""
+
 
 def go_on(
     workers: Mapping[str, Worker],
     past: Past,
     state: RunState,
     step: Callable[[str, float], Step],
+    fail: Fail,
     dropped: Collection[str] = (),
 ) -> dict[str, Step]:
-    """Bring workers, channels and books to the end of a past, if there is one; see `Redo`."""
+    """Bring workers, channels and books to the end of a past, if there is one; see `Redo`.
+
+    Raises:
+        Interrupted: the run is over; it may have failed just now.
+    """
     if not past.entries:
         return {}
     state.resume(past, {name: worker.publishes for name, worker in workers.items()})
-    in_flight = Redo(workers, past, step, dropped).run()
+    in_flight = Redo(workers, past, step, fail, dropped).run()
     for name, begun in in_flight.items():
         state.begin(name, past.entries[-1].record.finish)
         state.has_pulled(name, begun.start, workers[name].pulled)
+    state.has_caught_up()
     state.end_if_reached()
     return in_flight
 
@@ -61,6 +72,7 @@ class Redo(Generic[Step]):
         workers: just made, with the channels of the snapshot.
         past: where they were, and what followed.
         step: computes a step of the worker so named, which has pulled, as if it began at so many seconds of the run.
+        fail: is told whose exception ends the run.
         dropped: workers whose step in flight at the end of the journal is given up.
     """
 
@@ -69,11 +81,13 @@ class Redo(Generic[Step]):
         workers: Mapping[str, Worker],
         past: Past,
         step: Callable[[str, float], Step],
+        fail: Fail,
         dropped: Collection[str],
     ) -> None:
         self._workers = workers
         self._past = past
         self._step = step
+        self._fail = fail
         position = past.snapshot.position
         self._before, self._tail = past.entries[:position], past.entries[position:]
         self._published = Counter(workers[entry.record.worker].publishes for entry in self._before)
@@ -88,8 +102,7 @@ class Redo(Generic[Step]):
             The steps in flight, in the order in which they began.
 
         Raises:
-            RedoError: a step's inputs are not there.
-            Interrupted: the run is over.
+            Interrupted: the run is over, perhaps by a worker's failure, or by a `RedoError`: inputs are not there.
         """
         self._restore()
         for entry in self._tail:
@@ -115,12 +128,14 @@ class Redo(Generic[Step]):
     def _restore(self) -> None:
         for entry in self._before:
             if entry.worker is not None:
-                self._publish_again(entry)
+                self._publish_again(entry, entry.worker)
         for worker, state in self._past.snapshot.workers.items():
-            self._workers[worker].load_state_dict(state)
-        for worker in self._past.snapshot.in_flight:
+            with self._blamed_on(worker):
+                self._workers[worker].load_state_dict(state)
+        for worker, start in self._past.snapshot.in_flight.items():
             if self._steps[worker] and not _is_recorded(self._steps[worker][0]):
-                self._begun[worker] = self._step(worker, self._past.snapshot.in_flight[worker])
+                with self._blamed_on(worker):
+                    self._begun[worker] = self._step(worker, start)
 
     def _begin_what_can(self) -> None:
         """Begin every step whose inputs are the newest now: later they would not be."""
@@ -129,28 +144,46 @@ class Redo(Generic[Step]):
                 continue
             start, pulled = _beginning(steps[0])
             if all(self._published[channel] == version for channel, version in pulled.items()):
-                if not self._workers[worker].pull():
-                    raise RedoError(f"{worker} has nothing to do where it had: the snapshot is another run's.")
-                self._begun[worker] = self._step(worker, start)
+                with self._blamed_on(worker):
+                    if not self._workers[worker].pull():
+                        raise RedoError(f"{worker} has nothing to do where it had: the snapshot is another run's.")
+                    self._begun[worker] = self._step(worker, start)
 
     def _finish(self, entry: Entry) -> None:
         record = entry.record
         self._steps[record.worker].popleft()
         if entry.worker is not None:
-            self._publish_again(entry)
-        elif self._begun.pop(record.worker, None) is None:
-            raise RedoError(f"{record.worker}'s step {record.index} cannot be done again: what it pulled is gone.")
+            self._publish_again(entry, entry.worker)
         else:
-            self._compare(entry)
-            self._workers[record.worker].push()
+            with self._blamed_on(record.worker):
+                self._publish_anew(entry)
         self._published[self._workers[record.worker].publishes] += 1
 
-    def _publish_again(self, entry: Entry) -> None:
-        """Publish the result of a step in the real system."""
-        assert entry.worker is not None, "such entries have the worker's state"
-        worker = self._workers[entry.record.worker]
-        worker.load_state_dict(entry.worker)
-        worker.push()
+    def _publish_again(self, entry: Entry, state: State) -> None:
+        """Publish the result of a step in the real system, after which its worker had this state."""
+        with self._blamed_on(entry.record.worker):
+            worker = self._workers[entry.record.worker]
+            worker.load_state_dict(state)
+            worker.push()
+
+    def _publish_anew(self, entry: Entry) -> None:
+        """Publish the result of a step that was done again."""
+        record = entry.record
+        if self._begun.pop(record.worker, None) is None:
+            raise RedoError(f"{record.worker}'s step {record.index} cannot be done again: what it pulled is gone.")
+        self._compare(entry)
+        self._workers[record.worker].push()
+
+    @contextmanager
+    def _blamed_on(self, worker: str) -> Iterator[None]:
+        """An exception of a worker ends the run, but not the program."""
+        try:
+            yield
+        except Interrupted:
+            raise
+        except Exception as error:
+            self._fail(worker, error)
+            raise Interrupted from error
 
     def _compare(self, entry: Entry) -> None:
         """Say once if a step comes out differently: the run goes on from here, but not to the last bit the same."""

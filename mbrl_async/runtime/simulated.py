@@ -131,17 +131,13 @@ class _Simulation:
         if past.entries:
             self.now = past.entries[-1].record.finish
         with suppress(Interrupted):
-            again = go_on(self._workers, past, self._state, self._step_again)
+            again = go_on(self._workers, past, self._state, self._step_again, self._state.fail)
             # Measured once more a step may have taken less, and would end before what ended before it.
             self._in_flight = {name: replace(step, finish=max(step.finish, self.now)) for name, step in again.items()}
 
     def _step_again(self, name: str, start: float) -> _StepInFlight:
         torch.set_num_threads(self._torch_threads[role_of(name)])
-        try:
-            return self._step(name, start, time.thread_time())
-        except Exception as error:
-            self._state.fail(name, error)
-            raise Interrupted from error
+        return self._step(name, start, time.thread_time())
 
     def _keep_wanted_states(self) -> None:
         for name, worker in self._workers.items():

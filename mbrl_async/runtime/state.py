@@ -35,6 +35,8 @@ class RunSummary:
     failure: WorkerFailure | None = None
     unresponsive: tuple[str, ...] = ()
     """Workers that were still in a step when the run was given up."""
+    caught_up: bool = True
+    """Whether channels hold all that the records tell of; not if a resumed run ended before its past was done again."""
 
 
 class RunState:
@@ -63,6 +65,7 @@ class RunState:
         self._steps = dict.fromkeys(workers, 0)
         self._collectors = [role_of(worker) for worker in workers].count(COLLECT)
         self._failure: WorkerFailure | None = None
+        self._caught_up = not keeper.past.entries
         self.counters = Counters()
         self.records: list[StepRecord] = []
 
@@ -83,6 +86,10 @@ class RunState:
         self._shares.load_state_dict(books.shares)
         for worker in books.in_flight:
             self._wait(worker)
+
+    def has_caught_up(self) -> None:
+        """The past is done again."""
+        self._caught_up = True
 
     def begin(self, worker: str, now: float) -> None:
         """`worker` begins to pull."""
@@ -158,7 +165,7 @@ class RunState:
         if self._stop.ending is None:
             raise RuntimeError("A run that goes on has no summary: request its end first.")
         counters = replace(self.counters, seconds=now)
-        return RunSummary(self._stop.ending, counters, list(self.records), self._failure, unresponsive)
+        return RunSummary(self._stop.ending, counters, list(self.records), self._failure, unresponsive, self._caught_up)
 
     def _keep(self, record: StepRecord, metrics: Metrics, acted: Worker | None) -> None:
         """Add the step to the journal, with the state of a worker that `acted` in the real system."""

@@ -52,6 +52,15 @@ class StopRule:
             or (self.seconds is not None and counters.seconds >= self.seconds)
         )
 
+    def ended_by(self, counters: Counters) -> dict[str, float]:
+        """Name of each limit that ended a run which came so far -> how far it came in this unit."""
+        limits = {"trajectories": self.trajectories, "env_steps": self.env_steps}
+        come = {name: float(getattr(counters, name)) for name in limits}
+        ended = {name: come[name] for name, limit in limits.items() if limit is not None and come[name] >= limit}
+        if not ended and self.seconds is not None:  # the last step that counted was over before them
+            ended = {"seconds": max(self.seconds, counters.seconds)}
+        return ended
+
 
 class Stop(Protocol):
     """What a clock needs to know of the end."""

@@ -57,6 +57,18 @@ class Observer(Protocol):
         """`metrics` has the full names of docs/metrics.md; `counters` include this step."""
 
 
+class Observers:
+    """Passes every step on to several observers."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.on_step(record, metrics, counters)
+
+
 def write_trace(path: Path, records: Iterable[StepRecord]) -> None:
     """One JSON object a line."""
     path.write_text("".join(json.dumps(asdict(record)) + "\n" for record in records))

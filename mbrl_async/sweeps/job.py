@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
 from mbrl_async.config import ConfigError
-from mbrl_async.job import Job, run_job
+from mbrl_async.job import Job, WorkerFailedError, run_job
 from mbrl_async.run_folder import OVERRIDES_FILE
 from mbrl_async.sweeps.outcome import JobStatus, Outcome
 from mbrl_async.sweeps.record import Sweep, configuration_digest, finished_run
@@ -53,6 +53,8 @@ def run_job_of_sweep(job: Job, *, number: int, sweep_directory: Path, parallel_j
     except Exception as error:  # whatever a worker raises must not stop the other jobs
         traceback.print_exception(error.__cause__ or error)
         end("failed", str(error))
+        if isinstance(error, WorkerFailedError) and error.interrupted:
+            raise KeyboardInterrupt from error
     else:
         end(status)
         return score

@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from mbrl_async.analysis.figures import COLOURS
-from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND, Status
+from mbrl_async.tracking.run import KIND_TAG, SWEEP_KIND, Status, current_parameters
 from mbrl_async.tracking.store import experiment_id, open_store
 
 SWEEP_FILE = "sweep.json"
@@ -90,7 +90,8 @@ def finished_run(client: MlflowClient, experiment: str, sweep: str, digest: str)
     """The run of the sweep of that name in which the configuration with this digest was finished."""
     condition = f"tags.configuration = '{digest}' and attributes.status = 'FINISHED'"
     runs = _children(client, experiment_id(client, experiment), sweep, condition)
-    return runs[0] if runs else None
+    unchanged = [run for run in runs if current_parameters(run) == run.data.params]  # a resumption may end elsewhere
+    return unchanged[0] if unchanged else None
 
 
 def configuration_digest(config: Mapping[str, object]) -> str:

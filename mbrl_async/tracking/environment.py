@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,9 @@ PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "mlflow", "hydra-core", "om
 """Packages whose version can alter a result or how it is stored."""
 
 GIT_SECONDS = 5.0
+
+LATER = "resumed"
+"""In the file: what processes that resumed the run had instead."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,13 @@ class Environment:
         """As JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
+    def append_to(self, path: Path) -> None:
+        """Add it to those of earlier processes of the run, unless the last of them had the same."""
+        earlier = read_environments(path) if path.exists() else []
+        if earlier[-1:] != [asdict(self)]:
+            first, *later = [*earlier, asdict(self)]
+            path.write_text(json.dumps({**first, **({LATER: later} if later else {})}, indent=2) + "\n")
+
     def tags(self) -> dict[str, str]:
         """What runs are searched by."""
         return {
@@ -51,6 +62,13 @@ class Environment:
             "cores": str(self.usable_cores or self.cores),
             "device": self.device,
         }
+
+
+def read_environments(path: Path) -> list[dict[str, Any]]:
+    """Those of all processes of a run that differed from the one before, the first of which is as `Environment`."""
+    first: dict[str, Any] = json.loads(path.read_text())
+    later: list[dict[str, Any]] = first.pop(LATER, [])
+    return [first, *later]
 
 
 def describe_environment(*, source: Path, device: torch.device) -> Environment:

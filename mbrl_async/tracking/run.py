@@ -29,6 +29,9 @@ REPLAYS_TAG, REPRODUCES_TAG = "replays", "reproduces"
 CHANGED_TAG = "changed."
 """Beginning of the name of a tag that tells what a parameter is since a resumption: MLflow lets none be changed."""
 
+THEN = ", then "
+"""Between what a tag says of one process of a run and of the next, which resumed it."""
+
 Step = tuple[StepRecord, Metrics, Counters]
 """What an `Observer` hears of."""
 
@@ -117,6 +120,14 @@ class MlflowRun:
         """Set tags, whatever they said before."""
         for name, value in tags.items():
             self._client.set_tag(self.run_id, name, value)
+
+    def add_to_tags(self, tags: Mapping[str, str]) -> None:
+        """Add to what tags say what they do not say last."""
+        said = self._client.get_run(self.run_id).data.tags
+        for name, value in tags.items():
+            values = said[name].split(THEN) if name in said else []
+            if values[-1:] != [value]:
+                self._client.set_tag(self.run_id, name, THEN.join([*values, value]))
 
     def count(self, tag: str) -> None:
         """Add 1 to a tag that counts; without it, there was none so far."""

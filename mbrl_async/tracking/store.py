@@ -41,8 +41,8 @@ class TrackingError(RuntimeError):
     """MLflow cannot be used as configured; the message says why and what to do."""
 
 
-def open_store(uri: str) -> MlflowClient:
-    """A client of the store at `uri`, which is created if it is an SQLite database that does not exist.
+def open_store(uri: str, *, create: bool = True) -> MlflowClient:
+    """A client of the store at `uri`; an SQLite database that does not exist is made if it is to `create` one.
 
     Safe to call from several jobs at once. The client's `tracking_uri` is absolute.
 
@@ -52,7 +52,7 @@ def open_store(uri: str) -> MlflowClient:
     _silence_mlflow()
     scheme = urlsplit(uri).scheme
     if scheme == "sqlite":
-        return _open_sqlite(uri)
+        return _open_sqlite(uri, create)
     if scheme in ("http", "https"):
         _require_server(uri)
     if scheme in ("", "file"):
@@ -123,8 +123,10 @@ def _silence_mlflow() -> None:
     logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
 
 
-def _open_sqlite(uri: str) -> MlflowClient:
+def _open_sqlite(uri: str, create: bool) -> MlflowClient:
     database = _sqlite_path(uri)
+    if not create and not database.exists():
+        raise TrackingError(f"tracking.uri={uri}: no runs, for {database} does not exist; say where they are.")
     lock = FileLock(f"{database}.lock", timeout=LOCK_SECONDS)
     try:
         database.parent.mkdir(parents=True, exist_ok=True)

@@ -59,10 +59,27 @@ def test_trajectories_that_a_run_does_not_have_give_no_number(complete):
     assert np.isnan(summarise(complete, 50, 59).mean_return)
 
 
-def test_an_unknown_experiment_is_refused_with_its_name(monkeypatch, client: MlflowClient):
+def test_an_unknown_experiment_is_refused_with_its_name_and_those_that_are_there(
+    monkeypatch, capsys, client: MlflowClient
+):
     monkeypatch.setattr("sys.argv", ["table", "nowhere", "--uri", client.tracking_uri])
-    with pytest.raises(SystemExit, match="There is no experiment nowhere in sqlite:"):
+    assert main() == 2
+    assert "There is no experiment nowhere: there are " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("window", [["--first", "60", "--last", "50"], ["--first", "-3"]])
+def test_a_window_that_holds_no_trajectory_is_refused(monkeypatch, capsys, window):
+    monkeypatch.setattr("sys.argv", ["table", "any", *window])
+    with pytest.raises(SystemExit, match="2"):
         main()
+    assert "no last before the first" in capsys.readouterr().err
+
+
+def test_who_only_reads_makes_no_store(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["table", "any", "--uri", f"sqlite:///{tmp_path / 'mlflow.db'}"])
+    assert main() == 2
+    assert "mlflow.db does not exist; say where they are" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweeps_own_run_is_no_line(monkeypatch, capsys, complete, client: MlflowClient):
@@ -102,7 +119,14 @@ def test_a_run_that_failed_is_no_line(monkeypatch, capsys, complete, client: Mlf
     assert "mean of 1" in printed
 
 
-def test_an_unusable_store_is_refused_in_a_sentence(monkeypatch):
+def test_an_unusable_store_is_refused_in_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["table", "any", "--uri", "mlruns"])
-    with pytest.raises(SystemExit, match="keeps no runs in plain directories"):
-        main()
+    assert main() == 2
+    assert "keeps no runs in plain directories" in capsys.readouterr().err
+
+
+def test_an_experiment_without_a_finished_run_says_so(monkeypatch, capsys, complete, client: MlflowClient):
+    log_ended(client, "all broken", "not so far", complete, status="FAILED")
+    monkeypatch.setattr("sys.argv", ["table", "all broken", "--uri", client.tracking_uri])
+    assert main() == 0
+    assert "No run of all broken has finished with a trajectory." in capsys.readouterr().out

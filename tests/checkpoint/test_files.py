@@ -318,6 +318,26 @@ def test_every_file_and_name_of_a_snapshot_is_on_the_disk_before_it_counts(tmp_p
     assert folder.name in renamed.names
 
 
+def test_a_disk_that_does_not_take_the_journal_is_told_once_until_it_does(tmp_path, monkeypatch, caplog):
+    fsync, fails = journal_module.os.fsync, [True, True, True, False, True]
+
+    def failing(file: int) -> None:
+        if fails.pop(0):
+            raise OSError("no space left")
+        fsync(file)
+
+    journal = Journal(tmp_path / "journal")
+    monkeypatch.setattr(journal_module.os, "fsync", failing)
+    told = []
+    while fails:
+        journal.append(b"entry")
+        journal.sync()
+        told.append(caplog.text.count("is not brought onto the disk at the moment (no space left)"))
+    assert told == [1, 1, 1, 1, 2]
+    monkeypatch.undo()
+    journal.close()
+
+
 def test_a_journal_is_on_the_disk_after_sync_and_at_the_end_and_nobody_waits_for_it_before(tmp_path, disk):
     journal = Journal(tmp_path / "journal")
     for bring in (journal.sync, journal.close):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from mbrl_async.runtime.digest import digest
 from mbrl_async.runtime.recovery import Past
-from mbrl_async.runtime.redo import Redo, RedoError
+from mbrl_async.runtime.redo import RedoError
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL
 from mbrl_async.runtime.state import RunSummary
 from mbrl_async.runtime.stop import Ending, StopRule, StopSignal
+from mbrl_async.runtime.worker import Worker, WorkerMaker
+from mbrl_async.types import Clock
 from tests.contracts.test_backends import BACKENDS, REAL_PERIOD, SCHEDULES
 from tests.runtime.fakes import PERIOD, MemoryKeeper, Recorder, Wires, fake_makers
 
@@ -135,6 +139,7 @@ def test_a_run_can_be_interrupted_while_it_does_its_past_again(backend):
     stop.interrupt()
     summary = run(backend, "sync", resumed, keeper.resumed(len(keeper.entries) - 1, resumed), stop=stop)
     assert summary.ending is Ending.KILLED
+    assert not summary.caught_up
 
 
 def test_a_step_that_comes_out_differently_is_named_and_the_run_goes_on(caplog):
@@ -167,10 +172,49 @@ def test_a_snapshot_of_another_run_is_refused():
     other = Wires()
     run("simulated", "data and policy", other, foreign := MemoryKeeper(other))
     resumed = Wires()
-    workers = {name: make(None) for name, make in fake_makers(resumed).items()}  # type: ignore[arg-type]
-    redo = Redo(workers, Past(foreign.entries, snapshot), lambda *_: pytest.fail("nothing can be done again"), ())
-    with pytest.raises(RedoError, match=r"is gone|another run's"):
-        redo.run()
+    summary = run("simulated", "sync", resumed, MemoryKeeper(resumed, Past(foreign.entries, snapshot)))
+    assert summary.ending is Ending.FAILED
+    assert summary.failure is not None
+    assert isinstance(summary.failure.error, RedoError)
+    assert not summary.caught_up
+
+
+def failing_in(method: str, worker: str, wires: Wires, closed: list[str]) -> Mapping[str, WorkerMaker]:
+    """Makers of workers of which one cannot do something; all tell when they are closed."""
+
+    def wrapped(name: str, make: WorkerMaker) -> WorkerMaker:
+        def made(clock: Clock) -> Worker:
+            made = make(clock)
+            made.close = lambda: closed.append(name)  # type: ignore[method-assign]
+            if name == worker:
+                setattr(made, method, lambda *_: {}["missing"])
+            return made
+
+        return made
+
+    return {name: wrapped(name, make) for name, make in fake_makers(wires).items()}
+
+
+@pytest.mark.parametrize("backend", ["threads", "simulated"])
+@pytest.mark.parametrize(
+    ("method", "worker"),
+    [("load_state_dict", COLLECT), ("load_state_dict", LEARN_MODEL), ("push", IMPROVE_POLICY), ("pull", LEARN_MODEL)],
+)
+def test_a_worker_that_cannot_do_its_past_again_fails_the_run_and_everybody_goes_home(backend, method, worker):
+    wires = Wires()
+    keeper = MemoryKeeper(wires)
+    run("simulated", "sync", wires, keeper)
+    del keeper.snapshots[1:]  # many steps are behind it
+    resumed, closed = Wires(), []
+    past = keeper.resumed(len(keeper.entries), resumed)
+    makers = failing_in(method, worker, resumed, closed)
+    rule = StopRule(2 * TRAJECTORIES, None, None)
+    summary = BACKENDS[backend]().run(makers, SCHEDULES["sync"], rule, StopSignal(), Recorder(), past)
+    assert summary.ending is Ending.FAILED
+    assert summary.failure is not None
+    assert (summary.failure.worker, repr(summary.failure.error)) == (worker, "KeyError('missing')")
+    assert sorted(closed) == sorted(makers)
+    assert not summary.caught_up, "results that were there before are the better ones"
 
 
 def test_a_worker_whose_step_is_done_again_may_fail_again():

@@ -12,6 +12,7 @@ from mbrl_async.runtime.recovery import Forgetful
 from mbrl_async.runtime.stop import Ending, StopSignal
 from mbrl_async.runtime.trace import Counters, StepRecord
 from mbrl_async.types import Metrics
+from tests.optimum import optimal_return
 from tests.small import FIXED_COSTS, composed
 
 POINT_MASS = (
@@ -95,7 +96,7 @@ def shares_of_the_optimum(*overrides: str) -> list[float]:
     """Of 5 seeds: mean return of the last ten trajectories, relative to random (0) and the optimum (1)."""
     task = LinearQuadratic(horizon=50, control_period=0.1)
     generator = np.random.default_rng(0)
-    optimum = np.mean([task.optimal_return(task.reset(generator)) for _ in range(500)])
+    optimum = np.mean([optimal_return(task, task.reset(generator)) for _ in range(500)])
     shares = []
     for seed in range(5):
         returns = returns_of(*overrides, f"seed={seed}")

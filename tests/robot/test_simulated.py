@@ -130,7 +130,7 @@ def test_a_silent_driver_leaves_no_torque(robot):
     robot.send(TORQUES)
     robot.sleep_until(began + 0.25)
     robot.state()
-    assert not robot.acting_torques.any()
+    assert not robot._moving.torques.any()
 
 
 def test_a_move_can_be_given_up():
@@ -152,6 +152,6 @@ def test_stopped_no_torque_acts():
     with closing(patient) as robot:
         robot.reset(START, NOBODY)
         robot.send(TORQUES)
-        assert robot.acting_torques.tolist() == TORQUES.tolist()
+        assert robot._moving.torques.tolist() == TORQUES.tolist()
         robot.stop()
-        assert not robot.acting_torques.any()
+        assert not robot._moving.torques.any()

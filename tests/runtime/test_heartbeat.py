@@ -90,6 +90,21 @@ def test_a_step_may_take_long_if_it_looks_at_the_clock(worker, wait):
     assert run(**{worker: wait}).ending is Ending.FINISHED
 
 
+@pytest.mark.parametrize("close", [lambda: time.sleep(3 * HANG_SECONDS), lambda: {}["closing fails, too"]])
+def test_a_worker_whose_closing_takes_long_or_fails_ends_the_run_with_its_first_exception(close):
+    def make(clock: Clock) -> Worker:
+        worker = FakeCollector(Wires(), clock, 0.002)
+        worker.step = lambda: {}["the cause"]  # type: ignore[method-assign]
+        worker.close = close  # type: ignore[method-assign]
+        return worker
+
+    backend = Threads(torch_threads=dict.fromkeys(WORKERS, 1), learner_niceness=0, hang_seconds=HANG_SECONDS)
+    makers = fake_makers(Wires(), period=0.002) | {COLLECT: make}
+    summary = backend.run(makers, SCHEDULE, RULE, StopSignal(), Recorder(), Forgetful())
+    assert summary.failure is not None
+    assert repr(summary.failure.error) == "KeyError('the cause')"
+
+
 def test_without_a_limit_nobody_hangs():
     over = threading.Event()
     assert run(None, learn_model=lambda _: over.wait(0.2)).ending is Ending.FINISHED

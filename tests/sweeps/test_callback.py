@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from omegaconf import DictConfig, OmegaConf
 
+from mbrl_async.compare import read_settings
 from mbrl_async.sweeps.callback import RecordSweep
 from mbrl_async.sweeps.outcome import Outcome
 
@@ -50,3 +51,14 @@ def test_a_store_that_is_away_at_the_end_hides_neither_what_failed_nor_the_statu
     callback.on_multirun_start(config)  # the lock is free
     monkeypatch.undo()
     callback.on_multirun_end(config)
+
+
+@pytest.mark.usefixtures("_own_signals")
+def test_a_name_may_be_a_number(config, client):
+    config.sweep.name = 2024
+    callback = RecordSweep()
+    callback.on_multirun_start(config)
+    callback.on_multirun_end(config)
+    experiment = client.get_experiment_by_name("callbacks")
+    assert client.search_runs([experiment.experiment_id], "tags.sweep = '2024'")
+    assert read_settings(["sweep=2024"]).sweep == "2024"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +57,26 @@ def test_a_finished_job_is_skipped_the_next_time_and_its_score_is_found(run_next
     assert again == pytest.approx(score)
     _, other = run_next("seed=2")
     assert other.status == "finished"
+
+
+def test_a_job_that_a_resumption_ended_elsewhere_runs_again(run_next: RunNext, client: MlflowClient, tmp_path: Path):
+    _, first = run_next("seed=1")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    (run,) = client.search_runs(experiments, f"tags.sweep = '{tmp_path.name}' and tags.seed = '1'")
+    client.set_tag(run.info.run_id, "changed.stop.trajectories", "2")
+    _, second = run_next("seed=1")
+    assert (first.status, second.status) == ("finished", "finished")
+
+
+def test_a_signal_that_comes_while_a_failed_job_is_saved_ends_the_sweep(run_next: RunNext, monkeypatch, tmp_path):
+    def fail(*_: object) -> None:
+        raise ArithmeticError("no more")
+
+    monkeypatch.setattr(ImaginedPolicyImprovement, "improve", fail)
+    monkeypatch.setattr("mbrl_async.job.write_results", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run_next("seed=1")
+    assert read_outcomes(tmp_path)[-1].status == "failed"
 
 
 def test_a_failed_job_raises_nothing_says_why_and_runs_again_the_next_time(run_next: RunNext, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from rich.text import Text
 from mbrl_async.analysis.comparison import Comparison, NothingToCompareError, compare
 from mbrl_async.analysis.kept_runs import UnreadableRunsError, read_runs
 from mbrl_async.analysis.objectives import OUTCOMES, Objective
-from mbrl_async.analysis.report import RUNS_FILE, make_tables, write_report
+from mbrl_async.analysis.report import EXPLANATIONS, RUNS_FILE, make_tables, write_report
 from mbrl_async.analysis.series import ComparedRun
 from mbrl_async.analysis.statistics import Resampling
 from mbrl_async.commands import CONFIG_DIRECTORY, Tracking, command_settings, help_wanted, output_folder
@@ -116,8 +116,9 @@ def _require_unharmed(files: Sequence[Path], directory: Path, selection: Selecti
 def _print_comparison(comparison: Comparison, page: Path, console: Console) -> None:
     for flag in comparison.flags:
         console.print(f"! {flag}", markup=False, highlight=False)
-    for table in make_tables(comparison)[:-1]:  # what explains them, the last one, is too wide
-        _print(console, table.title, table.header, table.rows)
+    for table in make_tables(comparison):
+        if table.title != EXPLANATIONS:
+            _print(console, table.title, table.header, table.rows)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -13,6 +13,8 @@ OF_THE_SCHEDULE = ("schedule.", "iteration.")
 def baseline_of(series: Series, others: Sequence[Series], schedules: Sequence[str]) -> Series | None:
     """The series of the same task, algorithm and backend under the first of the schedules that there is.
 
+    An ablation is measured by its own counterpart, `interleaved_data_policy` by `in_order_data_policy`, if that is one.
+
     Of several, the one that agrees with this series in all in which they differ from each other; None if there is no
     such one: to choose the best of them would be unfair.
     """
@@ -53,7 +55,8 @@ def _candidates(series: Series, others: Sequence[Series], schedules: Sequence[st
     if series.schedule in schedules:
         return []
     alike = [each for each in others if _alike(series, each)]
-    for schedule in schedules:
+    counterpart = series.schedule.replace("interleaved_", "in_order_")
+    for schedule in sorted(schedules, key=lambda name: name != counterpart):
         if candidates := [each for each in alike if each.schedule == schedule]:
             return candidates
     return []

@@ -18,7 +18,7 @@ from mbrl_async.analysis.measures import MEASURES, read_measures
 from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.paper_curves import PaperCurve, paper_curve
 from mbrl_async.analysis.series import ComparedRun, Series, make_series
-from mbrl_async.analysis.speedup import Reach, Speedup, overall_ratio, reach, speedup
+from mbrl_async.analysis.speedup import Reach, Speedup, overall_ratio, reach, share_unlearned, speedup
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, interquartile_mean, mean
 from mbrl_async.tracking.run import current_parameters
 
@@ -47,7 +47,7 @@ class SeriesCurve:
     estimates: dict[str, Estimate]  # (G,)
     """A key of `STATISTICS` -> its curve."""
     paper: PaperCurve | None
-    """The authors' return in the same setting."""
+    """The authors' return on this task with this algorithm and schedule, with their settings."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ def compare(
             *left_out,
             *without_baseline(series, baselines),
             *_unlearned(pairs),
+            *_sometimes_unlearned(comparable, resampling),
             *_without_overall(comparable),
         ],
         curves=[
@@ -248,6 +249,15 @@ def _learned(baseline: Series) -> bool:
 def _unlearned(pairs: Sequence[Pair]) -> list[str]:
     failed = dict.fromkeys(f"{base.task}: {base.label}" for _, base in pairs if not _learned(base))
     return [f"{name} earned no more at its end than random actions did: no speed-up is defined." for name in failed]
+
+
+def _sometimes_unlearned(pairs: Sequence[Pair], resampling: Resampling) -> list[str]:
+    shares = {base.label: (base, share_unlearned(base, resampling)) for _, base in pairs}
+    return [
+        f"{base.task}: {label} learned nothing in {share:.0%} of the resamples, which its speed-ups' intervals lack."
+        for label, (base, share) in shares.items()
+        if share > 0
+    ]
 
 
 def _overall(pairs: Sequence[Pair], fractions: Sequence[float], resampling: Resampling) -> Iterator[OverallSpeedup]:

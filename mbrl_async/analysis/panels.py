@@ -114,7 +114,7 @@ def _draw_curve(axes: Axes, curve: SeriesCurve, colour: str, divisor: float) -> 
         axes.plot(x, curve.estimates[name].value, line, color=colour, linewidth=1.8, label=label)
     _shade(axes, x, curve.estimates["mean"], colour)
     if curve.paper is not None:
-        label = f"{curve.series.label}, the authors'"
+        label = f"{curve.series.label}, the authors' (their settings)"
         axes.plot(curve.paper.x / divisor, curve.paper.returns, ":", color=colour, linewidth=1.5, label=label)
 
 

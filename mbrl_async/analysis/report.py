@@ -42,6 +42,10 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
+EXPLANATIONS = "What explains it"
+"""The title of the table that is too wide for a terminal."""
+
+
 def write_report(comparison: Comparison, directory: Path) -> list[Path]:
     """Write all files into `directory`, which is made; returns them, the HTML first."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -130,7 +134,7 @@ def _speedups(comparison: Comparison) -> Table:
     note = (
         "When the mean curves reach the return that lies so far on the way from random actions to the baseline's final "
         f"return, with {comparison.confidence:.0%} intervals. A speed-up of 0: the series did not get "
-        "there within its runs; of ∞: the baseline alone did not. A run that ends before others keeps its last value."
+        "there within its runs. A run that ends before others keeps its last value."
     )
     return Table("Time and samples to a threshold", note, header, rows)
 
@@ -181,7 +185,7 @@ def _explanations(comparison: Comparison) -> Table:
         for summary in comparison.summaries
     ]
     note = "Means over the seeds; staleness is the median over a run's steps, shares are of the whole run."
-    return Table("What explains it", note, ("task", "series", *known), rows)
+    return Table(EXPLANATIONS, note, ("task", "series", *known), rows)
 
 
 def _settings(comparison: Comparison) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from mbrl_async.analysis.curves import Array, Curve, moving_mean
 from mbrl_async.types import WINDOW
 
 POINTS = 201
-"""Of a curve."""
+"""Of a curve that is drawn."""
 
 NO_VARIANT = (
     "seed",
@@ -84,22 +84,30 @@ class Series:
         They begin where every run has a full window, and end where the first run ends; the window of runs that are
         shorter than two of the usual ones is half of the shortest.
         """
-        return self._aligned(metric, axis, min)
+        smoothed = self._smoothed(metric, axis)
+        first = max(x[0] for x, _ in smoothed)
+        # A run may end before another has its first window: then they have one position in common.
+        grid = np.linspace(first, max(first, min(x[-1] for x, _ in smoothed)), POINTS)
+        return AlignedCurves(grid, np.stack([np.interp(grid, x, y) for x, y in smoothed]))
 
     def held(self, metric: str, axis: str) -> AlignedCurves:
-        """As `aligned`, but to where the last run ends; those that end before keep the value that they ended with."""
-        return self._aligned(metric, axis, max)
+        """The same means where a trajectory of any run ends, to where the last run ends: nothing is drawn in between.
 
-    def _aligned(self, metric: str, axis: str, end: Callable[[Iterable[float]], float]) -> AlignedCurves:
+        Each run has the value of its last trajectory so far, so that a threshold is reached when it was measured.
+        """
+        smoothed = self._smoothed(metric, axis)
+        first = max(x[0] for x, _ in smoothed)
+        ends = np.unique(np.concatenate([x for x, _ in smoothed]))
+        grid = ends[ends >= first]
+        return AlignedCurves(grid, np.stack([y[np.searchsorted(x, grid, side="right") - 1] for x, y in smoothed]))
+
+    def _smoothed(self, metric: str, axis: str) -> list[tuple[Array, Array]]:
+        """Positions and moving means of each run."""
         curves = [run.curves[metric] for run in self.runs]
         window = max(1, min(WINDOW, *(len(curve) // 2 for curve in curves)))
-        positions = [getattr(curve, axis)[window - 1 :] for curve in curves]
-        smoothed = [moving_mean(curve.values, window)[window - 1 :] for curve in curves]
-        first = max(each[0] for each in positions)
-        # A run may end before another has its first window: then they have one position in common.
-        grid = np.linspace(first, max(first, end(each[-1] for each in positions)), POINTS)
-        values = np.stack([np.interp(grid, x, y) for x, y in zip(positions, smoothed, strict=True)])
-        return AlignedCurves(grid, values)
+        return [
+            (getattr(curve, axis)[window - 1 :], moving_mean(curve.values, window)[window - 1 :]) for curve in curves
+        ]
 
     def first(self, metric: str) -> Array:
         """What each run's first trajectory had, with random actions, (N, 1)."""

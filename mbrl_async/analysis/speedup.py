@@ -18,7 +18,7 @@ AXES = {"seconds": "run time (s)", "env_steps": "environment steps", "trajectori
 
 @dataclass(frozen=True)
 class Speedup:
-    """When the mean curves of a series and of its baseline reach a return. Infinity: not within the run."""
+    """When the mean curves of a series and of its baseline, which learned something, reach a return."""
 
     series: Series
     baseline: Series
@@ -28,9 +28,9 @@ class Speedup:
     """Of the way from random actions to the baseline's final return."""
     threshold: Estimate  # (1,)
     baseline_needs: Estimate  # (1,)
-    series_needs: Estimate  # (1,)
+    series_needs: Estimate  # (1,); infinity: not within the run
     ratio: Estimate  # (1,)
-    """Baseline's / series'; 0 if the series does not get there, infinity if the baseline alone does not."""
+    """Baseline's / series'; 0 if the series does not get there. The baseline always does, at its end at the latest."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,14 @@ class _Pair:
     objective: Objective
 
     def threshold(self, fraction: float, base_runs: Array) -> Array:
-        """So far on the way from the first to the last of the chosen runs' returns, (...)."""
+        """So far on the way from the first to the last of the chosen runs' returns, (...).
+
+        NaN where they earned no more in the end: there is no such way, and every curve would be at its end at once.
+        """
         start = mean(self.base_start, base_runs)[..., 0]
         end = mean(self.base.values, base_runs)[..., -1]
-        threshold: Array = (1 - fraction) * start + fraction * end  # exactly the end if that is asked for
-        return threshold
+        threshold = (1 - fraction) * start + fraction * end  # exactly the end if that is asked for
+        return np.where(end > start, threshold, np.nan)
 
     def base_needs(self, threshold: Array, base_runs: Array) -> Array:
         """Where the baseline's chosen runs come to the threshold (...), (...)."""
@@ -79,8 +82,8 @@ class _Pair:
 
 
 def _ratio(base_needs: Array, other_needs: Array) -> Array:
-    """0 where the other series does not get there."""
-    ratio: Array = np.divide(base_needs, other_needs, out=np.zeros_like(base_needs), where=np.isfinite(other_needs))
+    """0 where the other series does not get there, NaN where there is nothing to get to."""
+    ratio: Array = np.divide(base_needs, other_needs, out=np.zeros_like(base_needs), where=~np.isinf(other_needs))
     return ratio
 
 
@@ -90,10 +93,13 @@ def _needed(curves: AlignedCurves, runs: Array, threshold: Array, objective: Obj
 
 
 def first_reached(x: Array, curves: Array, threshold: Array, objective: Objective) -> Array:
-    """The first of the positions `x` (G,) where curves (..., G) are as good as their threshold (...); or infinity."""
+    """The first of the positions `x` (G,) where curves (..., G) are as good as their threshold (...).
+
+    Infinity: they never are; NaN: the threshold is.
+    """
     reached = objective.sign * curves >= objective.sign * threshold[..., None]
-    needed: Array = np.where(reached.any(axis=-1), x[reached.argmax(axis=-1)], np.inf)
-    return needed
+    needed = np.where(reached.any(axis=-1), x[reached.argmax(axis=-1)], np.inf)
+    return np.where(np.isnan(threshold), np.nan, needed)
 
 
 def speedup(series: Series, baseline: Series, axis: str, fraction: float, resampling: Resampling) -> Speedup:
@@ -113,6 +119,13 @@ def speedup(series: Series, baseline: Series, axis: str, fraction: float, resamp
     both = estimate(of_both, (len(baseline.runs), len(series.runs)), resampling)
     numbers = (each.number(index) for each in (alone, both) for index in range(2))
     return Speedup(series, baseline, axis, fraction, *numbers)
+
+
+def share_unlearned(baseline: Series, resampling: Resampling) -> float:
+    """Share of resamples of a baseline in which it earned no more in the end than at first, so that none counts."""
+    gains = (baseline.held(RETURN.metric, "trajectories").values[:, -1:] - baseline.first(RETURN.metric))[:, 0]
+    drawn = resampling.generator.integers(len(gains), size=(resampling.resamples, len(gains)))
+    return float((gains[drawn].mean(axis=1) <= 0).mean())
 
 
 def reach(
@@ -166,10 +179,8 @@ def overall_ratio(
             pair.ratio(pair.threshold(fraction, base_runs), base_runs, other_runs)
             for pair, base_runs, other_runs in zip(compared, runs[0::2], runs[1::2], strict=True)
         ]
-        every = np.stack(ratios, axis=-1)
-        # Nought in one task counts, also where another task's baseline, and it alone, does not get there.
-        with np.errstate(divide="ignore"):
-            logarithms = np.log(np.where((every == 0).any(axis=-1, keepdims=True), 0, every))
+        with np.errstate(divide="ignore"):  # nought in one task is nought over all
+            logarithms = np.log(np.stack(ratios, axis=-1))
         average: Array = np.exp(logarithms.mean(axis=-1, keepdims=True))
         return average
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap, trim_mean
+from scipy.stats import DegenerateDataWarning, bootstrap, trim_mean
 
 from mbrl_async.analysis.curves import Array
 
 Statistic = Callable[..., Array]
 """Takes one array of run indices a stratum, (..., N) each, and gives K numbers, (..., K)."""
+
+BATCH = 250
+"""Resamples at a time: curves of real runs have thousands of points."""
 
 TRIMMED = 0.25
 """Cut from each end by the interquartile mean; of fewer than four seeds that is none, and it is the mean."""
@@ -63,7 +67,7 @@ def estimate(statistic: Statistic, sizes: Sequence[int], resampling: Resampling)
     """A statistic with its percentile bootstrap interval, stratified: each stratum's runs are resampled by themselves.
 
     Args:
-        statistic: may give infinities, but no NaN.
+        statistic: may give infinities. NaN: it is not defined for these runs, and the interval does without them.
         sizes: runs of each stratum.
         resampling: how.
     """
@@ -75,11 +79,14 @@ def estimate(statistic: Statistic, sizes: Sequence[int], resampling: Resampling)
     def with_resamples_last(*indices: Array, axis: int) -> Array:  # noqa: ARG001  (scipy asks with axis=-1)
         return np.moveaxis(statistic(*indices), -1, 0)
 
-    with np.errstate(invalid="ignore"):  # scipy takes a standard deviation, too, also of infinities
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        # scipy takes a standard deviation and an interval, too, also of infinities and of what is not defined
+        warnings.simplefilter("ignore", DegenerateDataWarning)
         drawn: Any = bootstrap(
             strata,
             with_resamples_last,
             n_resamples=resampling.resamples,
+            batch=BATCH,
             vectorized=True,
             axis=-1,
             method="percentile",
@@ -91,5 +98,5 @@ def estimate(statistic: Statistic, sizes: Sequence[int], resampling: Resampling)
 def _interval(distribution: Array, confidence: float) -> tuple[Array, Array]:
     """Of resampled statistics (K, B). Quantiles are values that occurred: between infinities nothing can be drawn."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(distribution, (tail, 1 - tail), axis=-1, method="inverted_cdf")
+    low, high = np.nanquantile(distribution, (tail, 1 - tail), axis=-1, method="inverted_cdf")
     return low, high

@@ -24,7 +24,7 @@ class Line:
 
     name: str
     mean_return: float
-    """Of the trajectories that were asked for; NaN if the run has none of them."""
+    """Of the trajectories that were asked for; NaN if the run has not all of them."""
     updates: float
     """Policy updates per trajectory."""
     epochs: float
@@ -74,11 +74,10 @@ def _runs(client: MlflowClient, experiment: str) -> list[Run]:
 def summarise(run: RunHistory, first: int, last: int) -> Line:
     """The numbers of one run, with the mean return of its trajectories `first` to `last`, counted from 0."""
     returns = run.curves["collect/return"].values
-    asked = returns[first : last + 1]
     p50, p99, longest = (run.curves[f"collect/lateness_{each}_ms"].values for each in ("p50", "p99", "max"))
     return Line(
         name=run.name,
-        mean_return=float(asked.mean()) if len(asked) else float("nan"),
+        mean_return=float(returns[first : last + 1].mean()) if len(returns) > last else float("nan"),
         updates=_steps(run, "improve_policy") / len(returns),
         epochs=_steps(run, "learn_model") / len(returns),
         time_ratio=float(run.curves["run/time_ratio"].values[-1]) if "run/time_ratio" in run.curves else float("nan"),
@@ -107,7 +106,7 @@ def _table(lines: Sequence[Line], first: int, last: int) -> Table:
     for line in lines:
         table.add_row(
             line.name,
-            f"{line.mean_return:.0f}",
+            "–" if np.isnan(line.mean_return) else f"{line.mean_return:.0f}",
             f"{line.updates:.1f}",
             f"{line.epochs:.1f}",
             f"{line.time_ratio:.3f}",

@@ -23,6 +23,14 @@ def test_it_is_of_the_same_setting():
     assert baseline_of(asynchronous, [asynchronous, in_order], ["sync", "in_order"]) is in_order
 
 
+def test_an_ablation_is_measured_by_its_own_counterpart_whatever_else_was_run():
+    others = [one("sync"), one("in_order_model_policy"), one("in_order_data_policy")]
+    schedules = ["sync", "in_order_model_policy", "in_order_data_policy"]
+    assert baseline_of(one("interleaved_data_policy"), others, schedules) is others[2]
+    assert baseline_of(one("interleaved_model_policy"), others, schedules) is others[1]
+    assert baseline_of(one("interleaved_data_policy"), others[:1], schedules) is others[0]
+
+
 def test_tasks_of_one_name_with_other_settings_are_others():
     pendulum, hopper = one("async", env__id="Pendulum-v1"), one("sync", env__id="Hopper-v5")
     assert baseline_of(pendulum, [pendulum, hopper], ["sync"]) is None

@@ -39,7 +39,10 @@ def test_a_curve_its_interval_and_that_of_the_authors_are_drawn_in_the_unit_of_t
         assert line.get_xydata()[[0, -1]] == pytest.approx(np.array([(begin, 6.0), (end, 46.0)]))
     assert paper.get_xydata()[:2].tolist() == [list(point) for point in authors]
     assert [line.get_linestyle() for line in axes.lines] == ["-", "--", ":"]
-    assert (mean.get_label(), paper.get_label()) == ("me_trpo async (2 seeds)", "me_trpo async, the authors'")
+    assert (mean.get_label(), paper.get_label()) == (
+        "me_trpo async (2 seeds)",
+        "me_trpo async, the authors' (their settings)",
+    )
     (shade,) = axes.collections
     corners = shade.get_paths()[0].vertices
     for x, low, high in ((begin, 5.5, 6.5), (end, 45.5, 46.5)):  # one seed alone, and the other

@@ -146,7 +146,7 @@ def _require_unfinished(job: Job, experiment: Experiment, client: MlflowClient, 
     counters = keeper.past.entries[-1].books.counters if keeper.past.entries else Counters()
     extended = any(override.startswith("stop.") for override in job.changes)
     if not extended or experiment.rule.reached(counters):
-        later = " ".join(f"stop.{name}={2 * come:g}" for name, come in experiment.rule.ended_by(counters).items())
+        later = " ".join(f"stop.{name}={2 * come}" for name, come in experiment.rule.ended_by(counters).items())
         raise ConfigError(
             f"resume={job.resumed}: this run has finished, with {counters.trajectories} trajectories, "
             f"{counters.env_steps} environment steps and {counters.seconds:.1f} s; to extend it, set a later end, "

@@ -35,7 +35,8 @@ from mbrl_async.run_folder import CHECKPOINT
 from mbrl_async.runtime.recovery import Snapshot
 from mbrl_async.runtime.redo import go_on
 from mbrl_async.runtime.simulated import _Simulation
-from mbrl_async.runtime.trace import read_trace
+from mbrl_async.runtime.stop import StopRule
+from mbrl_async.runtime.trace import Counters, read_trace
 from mbrl_async.tracking.environment import read_environments
 from mbrl_async.tracking.run import current_parameters
 from mbrl_async.tracking.store import TrackingError, open_store
@@ -203,6 +204,13 @@ def test_a_finished_run_says_so(whole, resume):
         resume(whole.output, "stop.trajectories=4")
 
 
+def test_a_limit_in_the_millions_is_told_as_it_has_to_be_written():
+    rule = StopRule(None, 600_000, 7.5)
+    assert rule.ended_by(Counters(trajectories=3001, env_steps=600_123, seconds=7.0)) == {"env_steps": 600_123}
+    both = rule.ended_by(Counters(env_steps=600_123, seconds=8.0))
+    assert " ".join(f"{name}={2 * come}" for name, come in both.items()) == "env_steps=1200246 seconds=16.0"
+
+
 @pytest.mark.parametrize("limit", ["env_steps=100", "seconds=20.0"])
 def test_how_to_extend_a_finished_run_is_told_by_the_limit_that_ended_it(job, resume, client, limit):
     ended = job("ended", *ASYNC, "stop.trajectories=null", f"stop.{limit}")
@@ -211,7 +219,7 @@ def test_how_to_extend_a_finished_run_is_told_by_the_limit_that_ended_it(job, re
         resume(run_id(ended, client))
     advice = str(refused.value).rpartition("for instance ")[2].removesuffix(".")
     name, number = limit.split("=")
-    assert advice == f"stop.{name}={2 * float(number):g}"
+    assert advice == f"stop.{name}={2 * (float(number) if '.' in number else int(number))}"
     resume(run_id(ended, client), advice)
     assert client.get_run(run_id(ended, client)).info.status == "FINISHED"
 

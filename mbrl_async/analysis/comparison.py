@@ -18,7 +18,7 @@ from mbrl_async.analysis.measures import MEASURES, read_measures
 from mbrl_async.analysis.objectives import RETURN, Objective
 from mbrl_async.analysis.paper_curves import PaperCurve, paper_curve
 from mbrl_async.analysis.series import ComparedRun, Series, make_series
-from mbrl_async.analysis.speedup import Reach, Speedup, overall_ratio, reach, share_unlearned, speedup
+from mbrl_async.analysis.speedup import Reach, Speedup, gains, overall_ratio, reach, share_unlearned, speedup
 from mbrl_async.analysis.statistics import Estimate, Resampling, estimate, interquartile_mean, mean
 from mbrl_async.tracking.run import current_parameters
 
@@ -121,7 +121,7 @@ def compare(
     Args:
         title: of the report.
         runs: at least one.
-        baselines: schedules that others are compared with; of each task and algorithm the first that was run.
+        baselines: schedules that others are compared with: see `baseline_of`.
         fractions: of the way from random actions to the baseline's final return: the return's thresholds.
         outcomes: what is compared besides the return, where the runs have it -> its thresholds.
         resampling: how intervals are made.
@@ -243,7 +243,7 @@ def _reaches(
 
 
 def _learned(baseline: Series) -> bool:
-    return float(baseline.last(RETURN.metric).mean()) > float(baseline.first(RETURN.metric).mean())
+    return float(gains(baseline).mean()) > 0
 
 
 def _unlearned(pairs: Sequence[Pair]) -> list[str]:
@@ -252,10 +252,11 @@ def _unlearned(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _sometimes_unlearned(pairs: Sequence[Pair], resampling: Resampling) -> list[str]:
-    shares = {base.label: (base, share_unlearned(base, resampling)) for _, base in pairs}
+    baselines = {(base.task, base.label): base for _, base in pairs}
+    shares = {names: share_unlearned(base, resampling) for names, base in baselines.items()}
     return [
-        f"{base.task}: {label} learned nothing in {share:.0%} of the resamples, which its speed-ups' intervals lack."
-        for label, (base, share) in shares.items()
+        f"{task}: {label} learned nothing in {share:.1%} of the resamples, which intervals of speed-ups lack."
+        for (task, label), share in shares.items()
         if share > 0
     ]
 

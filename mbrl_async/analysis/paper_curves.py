@@ -28,7 +28,7 @@ class PaperCurve:
 
 
 def paper_curve(*, task: str, algorithm: str, schedule: str, variant: str, axis: str) -> PaperCurve | None:
-    """The authors' curve of the same setting, if they show one; `axis` is `seconds` or `env_steps`."""
+    """The authors' curve of these, with their settings, if they show one; `axis` is `seconds` or `env_steps`."""
     wanted = {"task": task, "algorithm": algorithm, "variant": variant}
     with FILE.open() as file:
         rows = [

@@ -64,7 +64,7 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
 
 
 def make_tables(comparison: Comparison) -> list[Table]:
-    """Final returns and outcomes, speed-ups, and at last what explains them; without those that would be empty."""
+    """Final returns and outcomes, speed-ups, what explains them, other settings; without those that would be empty."""
     others = [each for each in comparison.objectives if each != RETURN]
     tables = [
         _final_values(comparison, RETURN),
@@ -126,7 +126,7 @@ def _speedups(comparison: Comparison) -> Table:
             f"{each.fraction:.0%}: {format_estimate(each.threshold)}",
             format_estimate(each.baseline_needs, ".0f"),
             format_estimate(each.series_needs, ".0f"),
-            format_estimate(each.ratio, ".2f", "∞"),
+            format_estimate(each.ratio, ".2f"),
         )
         for each in comparison.speedups
     ]
@@ -170,7 +170,7 @@ def _overall(comparison: Comparison) -> Table:
             ", ".join(each.tasks),
             AXES[each.axis],
             f"{each.fraction:.0%}",
-            format_estimate(each.ratio, ".2f", "∞"),
+            format_estimate(each.ratio, ".2f"),
         )
         for each in comparison.overall
     ]

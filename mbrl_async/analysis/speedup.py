@@ -123,9 +123,14 @@ def speedup(series: Series, baseline: Series, axis: str, fraction: float, resamp
 
 def share_unlearned(baseline: Series, resampling: Resampling) -> float:
     """Share of resamples of a baseline in which it earned no more in the end than at first, so that none counts."""
-    gains = (baseline.held(RETURN.metric, "trajectories").values[:, -1:] - baseline.first(RETURN.metric))[:, 0]
-    drawn = resampling.generator.integers(len(gains), size=(resampling.resamples, len(gains)))
-    return float((gains[drawn].mean(axis=1) <= 0).mean())
+    gained = gains(baseline)
+    drawn = resampling.generator.integers(len(gained), size=(resampling.resamples, len(gained)))
+    return float((gained[drawn].mean(axis=1) <= 0).mean())
+
+
+def gains(baseline: Series) -> Array:
+    """How much more than its first trajectory each run earned in the end, (N,)."""
+    return (baseline.held(RETURN.metric, "trajectories").values[:, -1:] - baseline.first(RETURN.metric))[:, 0]
 
 
 def reach(

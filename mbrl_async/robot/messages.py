@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 
 from mbrl_async.robot.interface import Limits, RealArray, RobotState
 
-VERSION = 1
+VERSION = 2
 """Of the messages; both sides must have the same."""
 LARGEST_MESSAGE = 8192
 """Bytes; the transport drops the connection of who sends more."""
@@ -91,6 +91,8 @@ class Reply(BaseModel):
     """Of the server since it started: who hears another one talks to a robot that was started again."""
     refused: str | None = None
     """Why nothing was done."""
+    lost: bool = False
+    """Whether the episode is over for this reason, but another one may begin."""
     moving: bool = False
     """Whether a reset goes on."""
     sensors: Sensors | None = None

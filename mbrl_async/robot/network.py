@@ -185,7 +185,7 @@ class NetworkRobot(RealTime):
 
         Raises:
             RobotError: the robot refuses.
-            RobotLostError: the server was started again since the last reset.
+            RobotLostError: the server was started again since the last reset, or has given this client up.
         """
         self._sequence += 1
         sent = [] if values is None else values.tolist()
@@ -202,7 +202,8 @@ class NetworkRobot(RealTime):
         if reply is not None:
             self._require_same_session(reply)
             if reply.refused is not None:
-                raise RobotError(f"The robot at {self._address} refuses: {reply.refused}")
+                refusal = RobotLostError if reply.lost else RobotError
+                raise refusal(f"The robot at {self._address} refuses: {reply.refused}")
         return reply
 
     def _reply_to(self, sequence: int) -> Reply | None:

@@ -41,7 +41,7 @@ def make_server(settings: Settings) -> RobotServer:
 
     Raises:
         ConfigError: there is no such task or robot, or it cannot be made.
-        RobotError: there are no keys, or the address cannot be listened at.
+        RobotError: there are no keys, nobody is admitted, or the address cannot be listened at.
     """
     node = _robot(settings)
     robot = build(node)

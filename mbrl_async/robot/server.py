@@ -14,7 +14,15 @@ import numpy as np
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from mbrl_async.robot.interface import Limits, RealArray, Robot, RobotError, allowed_torques, require_posture
+from mbrl_async.robot.interface import (
+    Limits,
+    RealArray,
+    Robot,
+    RobotError,
+    RobotLostError,
+    allowed_torques,
+    require_posture,
+)
 from mbrl_async.robot.keys import ADMITTED, SERVER, key_pair, require_admitted
 from mbrl_async.robot.messages import (
     LARGEST_MESSAGE,
@@ -70,7 +78,7 @@ class RobotServer:
         self._torques_at: float | None = None  # when torques came last, while some act
         self._mover: threading.Thread | None = None
         self._giving_up = threading.Event()
-        self._trouble: str | None = None  # why the last move failed
+        self._trouble: RobotError | None = None  # why the last move failed
         self._context = zmq.Context()
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
@@ -130,7 +138,7 @@ class RobotServer:
         try:
             content = self._do(client, request)
         except (RobotError, ValueError) as error:
-            content = {"refused": str(error)}
+            content = {"refused": str(error), "lost": isinstance(error, RobotLostError)}
         except Exception as error:
             self._halt()
             logger.exception("The robot failed, and was stopped.")
@@ -149,7 +157,7 @@ class RobotServer:
         elif request.command == "torques":
             self._send(client, request)
         elif self._trouble is not None:
-            raise RobotError(self._trouble)
+            raise self._trouble
         return {"sensors": Sensors.of(self._robot.state())}
 
     def _reset(self, client: bytes, request: Request) -> None:
@@ -169,12 +177,12 @@ class RobotServer:
         """Anybody who has a key may stop the robot, which stays so until somebody resets it."""
         self._halt()
         if self._driver not in (NOBODY, client):
-            self._trouble = "another client stopped the robot: see why, and start again."
+            self._trouble = RobotError("another client stopped the robot: see why, and start again.")
         self._driver = NOBODY
 
     def _send(self, client: bytes, request: Request) -> None:
         if client != self._driver:
-            raise RobotError(self._trouble or "only the client that reset the robot may drive it: reset it first.")
+            raise self._trouble or RobotError("only the client that reset the robot may drive it: reset it first.")
         if request.sequence <= self._newest:
             raise RobotError(f"request {request.sequence} came after request {self._newest}: it is too late.")
         if self._is_moving():
@@ -198,7 +206,7 @@ class RobotServer:
         except _GivenUp:
             self._robot.stop()
         except Exception as error:
-            self._trouble = f"the robot did not get to its start: {error}"
+            self._trouble = RobotError(f"the robot did not get to its start: {error}")
             self._robot.stop()
 
     def _watch(self) -> None:
@@ -208,7 +216,9 @@ class RobotServer:
             logger.warning("No torques came for %.1f s: the robot is stopped.", self._patience)
             self._halt()
         elif self._is_moving() and now - self._heard_at > self._move_patience:
-            self._trouble = f"its client said nothing for {self._move_patience:.1f} s: the move to the start ended."
+            self._trouble = RobotLostError(
+                f"the move was ended, for its client was silent for {self._move_patience:.1f} s."
+            )
             logger.warning("The robot is stopped: %s", self._trouble)
             self._halt()
 

@@ -13,7 +13,7 @@ import torch
 from mbrl_async.priority import lower_priority
 from mbrl_async.runtime.clock import WallClock
 from mbrl_async.runtime.gate import Gate
-from mbrl_async.runtime.heartbeat import LostWorkerError, Pulse, SilentWorkerError
+from mbrl_async.runtime.heartbeat import Pulse, SilentWorkerError
 from mbrl_async.runtime.recovery import Keeper, Past
 from mbrl_async.runtime.redo import go_on
 from mbrl_async.runtime.schedule import COLLECT, Schedule, role_of
@@ -122,13 +122,14 @@ class Concurrent:
         collectors = [name for name in workers if role_of(name) == COLLECT]
         try:
             begun = go_on(workers, past, state, step_again, gate.fail, dropped=collectors)
-            clock.start(past.entries[-1].record.finish if past.entries else 0.0)
-            for name, step in begun.items():
-                gate.finish(name, step.start, workers[name], step.report)
-        except LostWorkerError as error:
-            gate.fail(error.worker, error)
         except Interrupted:
-            pass
+            begun = {}
+        clock.start(past.entries[-1].record.finish if past.entries else 0.0)
+        for name, step in begun.items():
+            try:
+                gate.finish(name, step.start, workers[name], step.report)
+            except Exception as error:
+                gate.fail(name, error)
         torch.set_num_threads(threads)
 
     def _work(self, name: str, make: WorkerMaker, gate: Gate, clock: Pulse, made: Queue[tuple[str, Worker]]) -> None:

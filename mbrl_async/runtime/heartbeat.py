@@ -20,10 +20,6 @@ class SilentWorkerError(RuntimeError):
 class LostWorkerError(SilentWorkerError):
     """A worker's process is gone."""
 
-    def __init__(self, worker: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.worker = worker
-
 
 class Pulse:
     """The run's clock, for one worker, that remembers when it was last looked at.

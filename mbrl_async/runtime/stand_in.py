@@ -232,7 +232,7 @@ class StandIn:
             ending = f"was killed by {signal.Signals(-code).name}; a system does so when memory is short"
         else:
             ending = f"ended with exit status {code}, and nobody told it to"
-        return LostWorkerError(self._name, f"its process {ending}.")
+        return LostWorkerError(f"its process {ending}.")
 
 
 def _error(raised: Raised) -> BaseException:

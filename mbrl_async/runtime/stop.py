@@ -52,13 +52,16 @@ class StopRule:
             or (self.seconds is not None and counters.seconds >= self.seconds)
         )
 
-    def ended_by(self, counters: Counters) -> dict[str, float]:
+    def ended_by(self, counters: Counters) -> dict[str, int | float]:
         """Name of each limit that ended a run which came so far -> how far it came in this unit."""
-        limits = {"trajectories": self.trajectories, "env_steps": self.env_steps}
-        come = {name: float(getattr(counters, name)) for name in limits}
-        ended = {name: come[name] for name, limit in limits.items() if limit is not None and come[name] >= limit}
-        if not ended and self.seconds is not None:  # the last step that counted was over before them
-            ended = {"seconds": max(self.seconds, counters.seconds)}
+        ended: dict[str, int | float] = {}
+        if self.trajectories is not None and counters.trajectories >= self.trajectories:
+            ended["trajectories"] = counters.trajectories
+        if self.env_steps is not None and counters.env_steps >= self.env_steps:
+            ended["env_steps"] = counters.env_steps
+        # The last step that counted may have been over before them.
+        if self.seconds is not None and (counters.seconds >= self.seconds or not ended):
+            ended["seconds"] = max(self.seconds, counters.seconds)
         return ended
 
 

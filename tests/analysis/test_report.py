@@ -222,6 +222,30 @@ def test_a_baseline_that_learned_nothing_gives_no_speed_up():
     assert sentence in result.flags
 
 
+def test_a_baseline_some_of_whose_seeds_learned_nothing_is_told_for_every_task():
+    runs = []
+    for task, slope in (("ant", 0), ("hopper", 1)):  # in hopper, which comes last, every seed learns
+        for seed, sign in enumerate((10, 10, -9)):
+            gain = sign if task == "ant" else slope
+            runs.append(run(seed, lambda n, gain=gain: gain * n, tags={"schedule": "sync", "env": task}))
+        runs.append(run(0, lambda n: n, tags={"env": task}))
+    resampling = Resampling(0.95, 200, np.random.default_rng(0))
+    result = compare("x", runs, baselines=["sync"], fractions=[1.0], outcomes={}, resampling=resampling)
+    told = [flag for flag in result.flags if "learned nothing in" in flag]
+    assert len(told) == 1
+    assert re.fullmatch(r"ant: me_trpo sync learned nothing in \d\d\.\d% of the resamples, .*", told[0])
+
+
+def test_whether_a_baseline_learned_is_asked_as_thresholds_are_made():
+    """A run of three trajectories has windows of one: at its end it is below its beginning, in its mean above."""
+    returns = np.array([0.0, 9.0, -1.0])
+    runs = [run(0, returns, trajectories=3), run(0, returns, trajectories=3, tags={"schedule": "sync"})]
+    resampling = Resampling(0.95, 200, np.random.default_rng(0))
+    result = compare("x", runs, baselines=["sync"], fractions=[1.0], outcomes={}, resampling=resampling)
+    assert result.speedups == []
+    assert any("no speed-up is defined" in flag for flag in result.flags)
+
+
 COLOURED_PIXELS = """
 return Array.from(document.images, (image) => {
     if (image.naturalWidth === 0) return 0;  // it could not be read

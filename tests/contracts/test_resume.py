@@ -179,15 +179,16 @@ def test_a_snapshot_of_another_run_is_refused():
     assert not summary.caught_up
 
 
-def failing_in(method: str, worker: str, wires: Wires, closed: list[str]) -> Mapping[str, WorkerMaker]:
-    """Makers of workers of which one cannot do something; all tell when they are closed."""
+def failing_in(method: str, worker: str, wires: Wires, closed: list[str], after: int = 0) -> Mapping[str, WorkerMaker]:
+    """Makers of workers of which one cannot do something, `after` so many times; all tell when they are closed."""
 
     def wrapped(name: str, make: WorkerMaker) -> WorkerMaker:
         def made(clock: Clock) -> Worker:
             made = make(clock)
             made.close = lambda: closed.append(name)  # type: ignore[method-assign]
             if name == worker:
-                setattr(made, method, lambda *_: {}["missing"])
+                works, count = getattr(made, method), iter(range(after))
+                setattr(made, method, lambda *given: works(*given) if next(count, None) is not None else {}["missing"])
             return made
 
         return made
@@ -215,6 +216,26 @@ def test_a_worker_that_cannot_do_its_past_again_fails_the_run_and_everybody_goes
     assert (summary.failure.worker, repr(summary.failure.error)) == (worker, "KeyError('missing')")
     assert sorted(closed) == sorted(makers)
     assert not summary.caught_up, "results that were there before are the better ones"
+
+
+@pytest.mark.parametrize("method", ["result", "push"])
+def test_a_worker_that_cannot_publish_what_was_in_flight_fails_the_run_and_everybody_goes_home(method):
+    wires = Wires()
+    keeper = MemoryKeeper(wires)
+    run("threads", "async", wires, keeper)
+    with_learner = [number for number, entry in enumerate(keeper.entries, 1) if LEARN_MODEL in entry.books.in_flight]
+    length = with_learner[-1]
+    resumed, closed = Wires(), []
+    past = keeper.resumed(length, resumed)
+    redone = [entry for entry in past.past.entries[past.past.snapshot.position :] if entry.record.worker == LEARN_MODEL]
+    makers = dict(failing_in(method, LEARN_MODEL, resumed, closed, after=len(redone)))
+    summary = BACKENDS["threads"]().run(
+        makers, SCHEDULES["async"], StopRule(2 * TRAJECTORIES, None, None), StopSignal(), Recorder(), past
+    )
+    assert summary.ending is Ending.FAILED
+    assert summary.failure is not None
+    assert (summary.failure.worker, repr(summary.failure.error)) == (LEARN_MODEL, "KeyError('missing')")
+    assert sorted(closed) == sorted(makers)
 
 
 def test_a_worker_whose_step_is_done_again_may_fail_again():

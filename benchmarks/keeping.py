@@ -33,7 +33,7 @@ from mbrl_async.runtime.recovery import Forgetful, Keeper
 from mbrl_async.runtime.schedule import COLLECT, IMPROVE_POLICY, LEARN_MODEL
 from mbrl_async.runtime.state import RunState
 from mbrl_async.runtime.stop import StopRule, StopSignal
-from mbrl_async.runtime.trace import Counters, Observer, StepRecord
+from mbrl_async.runtime.trace import Counters, Observer, Observers, StepRecord
 from mbrl_async.tracking.display import Display
 from mbrl_async.tracking.run import MlflowRun
 from mbrl_async.tracking.store import experiment_id, open_store
@@ -128,7 +128,7 @@ def _account(trajectories: int) -> list[Measurement]:
         stack.enter_context(display)
         (drawing,) = set(threading.enumerate()) - others
         stack.enter_context(_watched(watch))
-        _run(experiment, trajectories, _Both(run, display), keeper)
+        _run(experiment, trajectories, Observers(run, display), keeper)
         background = {thread.name: processor_seconds(thread) for thread in threading.enumerate()}
         drawn = background[drawing.name]
         run.finish("FINISHED")
@@ -217,15 +217,6 @@ class _Heard:
 
     def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:  # noqa: ARG002
         self.steps.append((record, metrics))
-
-
-class _Both:
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
-
-    def on_step(self, record: StepRecord, metrics: Metrics, counters: Counters) -> None:
-        for observer in self._observers:
-            observer.on_step(record, metrics, counters)
 
 
 def _share(name: str, share: float) -> Measurement:

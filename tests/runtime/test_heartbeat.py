@@ -90,7 +90,7 @@ def test_a_step_may_take_long_if_it_looks_at_the_clock(worker, wait):
     assert run(**{worker: wait}).ending is Ending.FINISHED
 
 
-@pytest.mark.parametrize("close", [lambda: time.sleep(3 * HANG_SECONDS), lambda: {}["closing fails, too"]])
+@pytest.mark.parametrize("close", [lambda: threading.Event().wait(3 * HANG_SECONDS), lambda: {}["closing fails, too"]])
 def test_a_worker_whose_closing_takes_long_or_fails_ends_the_run_with_its_first_exception(close):
     def make(clock: Clock) -> Worker:
         worker = FakeCollector(Wires(), clock, 0.002)

@@ -118,9 +118,9 @@ def evaluate(run_id: str, settings: Settings, console: Console) -> dict[str, Est
     kind = PLANNER if plans(cfg) else POLICY
     _require_trusted(cfg, kind, settings.trust)
     source = _source(client, run_id, settings, kind)
-    directory = output_folder(settings.output or str(Path("evaluations") / run_id / source.name))
     with closing(build_first(cfg.env)) as task, computing_as_its_collector(cfg):
         players = _players(cfg, task, source, settings.seed)
+        directory = output_folder(settings.output or str(Path("evaluations") / run_id / source.name))
         returns = {name: _returns(task, player, name, settings, directory) for name, player in players.items()}
     resampling = Resampling(settings.confidence, settings.resamples, np.random.default_rng(settings.seed))
     estimates = {

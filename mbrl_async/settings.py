@@ -76,7 +76,7 @@ class SweepSettings(BaseModel):
     """Several runs as one."""
 
     model_config = STRICT
-    name: Annotated[str, Field(pattern=r"^\w[\w.:+-]*(/\w[\w.:+-]*)*$")]
+    name: Annotated[Name, Field(pattern=r"^\w[\w.:+-]*(/\w[\w.:+-]*)*$")]
     """Of its folder below `multirun/`, and of its run in MLflow."""
 
 

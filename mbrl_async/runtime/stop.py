@@ -46,23 +46,19 @@ class StopRule:
 
     def reached(self, counters: Counters) -> bool:
         """Whether one of the limits is reached."""
-        return (
-            (self.trajectories is not None and counters.trajectories >= self.trajectories)
-            or (self.env_steps is not None and counters.env_steps >= self.env_steps)
-            or (self.seconds is not None and counters.seconds >= self.seconds)
-        )
+        return bool(self._reached(counters))
 
     def ended_by(self, counters: Counters) -> dict[str, int | float]:
         """Name of each limit that ended a run which came so far -> how far it came in this unit."""
-        ended: dict[str, int | float] = {}
-        if self.trajectories is not None and counters.trajectories >= self.trajectories:
-            ended["trajectories"] = counters.trajectories
-        if self.env_steps is not None and counters.env_steps >= self.env_steps:
-            ended["env_steps"] = counters.env_steps
-        # The last step that counted may have been over before them.
-        if self.seconds is not None and (counters.seconds >= self.seconds or not ended):
-            ended["seconds"] = max(self.seconds, counters.seconds)
-        return ended
+        reached = self._reached(counters)
+        if not reached and self.seconds is not None:  # the last step that counted was over before them
+            return {"seconds": self.seconds}
+        return reached
+
+    def _reached(self, counters: Counters) -> dict[str, int | float]:
+        limits = {"trajectories": self.trajectories, "env_steps": self.env_steps, "seconds": self.seconds}
+        come: dict[str, int | float] = {name: getattr(counters, name) for name in limits}
+        return {name: come[name] for name, limit in limits.items() if limit is not None and come[name] >= limit}
 
 
 class Stop(Protocol):

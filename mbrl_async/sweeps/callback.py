@@ -60,7 +60,7 @@ class RecordSweep(Callback):
         from mbrl_async.tracking.store import TrackingError
 
         try:
-            name = checked(SweepSettings, "sweep", {**config.sweep, "name": str(config.sweep.name)}).name
+            name = checked(SweepSettings, "sweep", dict(config.sweep)).name
             directory = Path(config.hydra.sweep.dir).absolute()
             lock = _lock(directory, name)
             sweep = open_sweep(name, config.tracking.uri, config.tracking.experiment)
